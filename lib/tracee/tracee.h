@@ -1,0 +1,78 @@
+/*
+ * A stopped thread under ptrace(2). This directory is the one place that calls ptrace.
+ *
+ * Whatever kills the tracer, whenever: a tracee that is in the middle of a remote system call
+ * carries on by itself through rt_sigreturn(2) with its own registers (remote.c).
+ */
+#ifndef CKPT_TRACEE_TRACEE_H
+#define CKPT_TRACEE_TRACEE_H
+
+#include "base/err.h"
+#include "state/fields.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+struct remote;
+
+struct tracee {
+  pid_t tid;                    /* host thread id */
+  pid_t pid;                    /* host process id */
+  bool stopped;                 /* in a ptrace stop */
+  bool group_stopped;           /* was stopped by job control when it was seized */
+  struct user_regs_struct regs; /* as it stopped; what it resumes with */
+  uint64_t sigmask;             /* the same */
+  struct blob xstate;           /* the same; empty until tracee_save */
+  struct remote *remote;        /* the process's page for remote system calls, or NULL */
+  bool diverted;                /* its registers are ours for now */
+};
+
+/* PTRACE_SEIZE and PTRACE_INTERRUPT; does not wait. ESRCH (it is gone) returns 1, success 0. */
+int tracee_seize(struct tracee *tracee, pid_t pid, pid_t tid, struct err *e);
+
+/*
+ * Waits until the seized thread is in its stop; signals that arrive first are delivered. Returns
+ * 0, 1 when the thread exited instead, 2 when `deadline_ms` (CLOCK_MONOTONIC; 0: none) passed.
+ */
+int tracee_wait_stop(struct tracee *tracee, uint64_t deadline_ms, struct err *e);
+
+/* Reads general registers, signal mask and extended state of a stopped tracee into it. */
+int tracee_save(struct tracee *tracee, struct err *e);
+
+/*
+ * Lets it run on exactly as it was, and forgets it. Job-control stops stay. Idempotent.
+ */
+int tracee_detach(struct tracee *tracee, struct err *e);
+
+/*
+ * Prepares the process for remote system calls: maps a trampoline page into it through `leader`.
+ * Every thread of the process may then use it. tracee_end_remote unmaps it and puts the leader's
+ * registers back.
+ */
+int tracee_begin_remote(struct tracee *leader, struct err *e);
+int tracee_share_remote(struct tracee *thread, const struct tracee *leader, struct err *e);
+int tracee_end_remote(struct tracee *leader, struct err *e);
+
+/*
+ * Runs one system call in the stopped thread. *result is what the kernel returned: negative errno
+ * values are results, not failures; -1 is that the call could not be made.
+ */
+int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[6], int64_t *result,
+                   struct err *e);
+
+#define TRACEE_CALL(tracee, e, result, number, ...) \
+  tracee_syscall(tracee, number, (const uint64_t[6]){__VA_ARGS__}, result, e)
+
+/* Scratch memory in the process for arguments of remote calls: its address there, its bytes. */
+uint64_t tracee_scratch(const struct tracee *tracee);
+enum { TRACEE_SCRATCH_SIZE = 16384 };
+
+/* Memory of the process; works on any mapping that the process could read or write itself. */
+int tracee_read(const struct tracee *tracee, uint64_t address, void *buffer, size_t size,
+                struct err *e);
+int tracee_write(const struct tracee *tracee, uint64_t address, const void *buffer, size_t size,
+                 struct err *e);
+
+#endif
