@@ -42,6 +42,13 @@ int tracee_wait_stop(struct tracee *tracee, uint64_t deadline_ms, struct err *e)
 int tracee_save(struct tracee *tracee, struct err *e);
 
 /*
+ * Finishes an interrupted system call on paper: registers from which the thread can be resumed by
+ * anyone, anywhere. A call whose timeout would start anew returns EINTR instead. The tracee itself
+ * is better resumed with what it had: then the kernel restarts the call.
+ */
+void tracee_resolve_restart(struct user_regs_struct *regs);
+
+/*
  * Lets it run on exactly as it was, and forgets it. Job-control stops stay. Idempotent.
  */
 int tracee_detach(struct tracee *tracee, struct err *e);

@@ -1,0 +1,228 @@
+/*
+ * The first remote call of a process, before it has a trampoline page, goes through its vdso. So
+ * that a thread survives the death of its tracer even there, the instructions behind the vdso's
+ * `syscall` are followed on paper to their `ret`, which is made to return into the C library's
+ * signal return (`mov $15, %eax; syscall`) with a signal frame in stack pages that were never used.
+ */
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "tracee/remote.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
+
+enum {
+  VDSO_LIMIT = 64 << 10,
+  TEXT_LIMIT = 16 << 20, /* bytes of code that are searched at most */
+  TEXT_WINDOW = 64 << 10,
+};
+
+struct range {
+  uint64_t start, end;
+};
+
+/* The mappings that matter here. */
+struct layout {
+  struct range vdso;
+  struct range stack;
+  struct range text[64]; /* executable, other than the vdso: the last ones, a ring */
+  size_t text_count;     /* of all of them */
+};
+
+static int read_layout(pid_t pid, struct layout *layout, struct err *e)
+{
+  AUTO_FREE char *path = io_format(e, "/proc/%d/maps", pid);
+  AUTO_FCLOSE FILE *maps = path ? fopen(path, "re") : NULL;
+  AUTO_FREE char *line = NULL;
+  size_t room = 0;
+
+  memset(layout, 0, sizeof(*layout));
+  if (!maps)
+    return err_sys(e, "pid %d: maps", pid);
+  while (getline(&line, &room, maps) > 0) {
+    struct range range;
+    char perms[5];
+    int name = 0;
+
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*x %*s %*u %n", &range.start, &range.end, perms,
+               &name) < 3)
+      return err_set(e, "pid %d: maps: unexpected line", pid);
+    if (name && strcmp(line + name, "[vdso]\n") == 0)
+      layout->vdso = range;
+    else if (name && strcmp(line + name, "[stack]\n") == 0)
+      layout->stack = range;
+    else if (perms[0] == 'r' && perms[2] == 'x')
+      layout->text[layout->text_count++ % ARRAY_LEN(layout->text)] = range;
+  }
+  return 0;
+}
+
+static ssize_t read_memory(pid_t pid, uint64_t address, void *buffer, size_t size)
+{
+  struct iovec local = {.iov_base = buffer, .iov_len = size};
+  struct iovec remote = {.iov_base = (void *)address, .iov_len = size}; /* NOLINT */
+
+  return process_vm_readv(pid, &local, 1, &remote, 1, 0);
+}
+
+/*
+ * Follows the code behind a `syscall` to its `ret` through the few instructions that function ends
+ * are made of. Fills rsp and rbp so that the `ret` takes its address from `frame`. The offset of
+ * the stack pointer at the `ret` is counted from where it starts: rsp, or rbp after a `leave` or
+ * `lea -N(%rbp), %rsp`.
+ */
+static bool follow_epilogue(const uint8_t *code, size_t size, uint64_t frame, struct entry *entry)
+{
+  bool from_rbp = false;
+  int64_t offset = 0;
+
+  for (size_t i = 0; i + 4 < size;) {
+    const uint8_t *c = code + i;
+
+    if (offset < -SIGFRAME_ROOM_BELOW || offset > SIGFRAME_ROOM_BELOW)
+      return false;
+    if (c[0] == 0xc3) { /* ret */
+      entry->rsp = from_rbp ? frame : frame - (uint64_t)offset;
+      entry->rbp = from_rbp ? frame - (uint64_t)offset : 0;
+      return true;
+    }
+    if (c[0] == 0x48 && c[1] == 0x8d && c[2] == 0x65) { /* lea disp8(%rbp), %rsp */
+      from_rbp = true;
+      offset = (int8_t)c[3];
+      i += 4;
+    } else if (c[0] == 0x48 && c[1] == 0x83 && c[2] == 0xc4) { /* add $imm8, %rsp */
+      offset += (int8_t)c[3];
+      i += 4;
+    } else if (c[0] == 0xc9) { /* leave: rsp = rbp, pop rbp */
+      from_rbp = true;
+      offset = 8;
+      i += 1;
+    } else if (c[0] >= 0x58 && c[0] <= 0x5f && c[0] != 0x5c) { /* pop */
+      /* A popped rbp is of no use any more for a later lea; ends of functions have none. */
+      offset += 8;
+      i += 1;
+    } else if (c[0] == 0x41 && c[1] >= 0x58 && c[1] <= 0x5f) { /* pop r8-r15 */
+      offset += 8;
+      i += 2;
+    } else if (c[0] == 0x31 && c[1] >= 0xc0) { /* xor register, register: cleared scratch */
+      i += 2;
+    } else if (c[0] == 0x45 && c[1] == 0x31 && c[2] >= 0xc0) {
+      i += 3;
+    } else {
+      return false;
+    }
+  }
+  return false;
+}
+
+/* The address of a `mov $15, %eax (or %rax); syscall` in the process's code, or 0. */
+static uint64_t find_restorer(pid_t pid, const struct layout *layout)
+{
+  static const uint8_t with_rax[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
+  static const uint8_t with_eax[] = {0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05};
+  AUTO_FREE uint8_t *window = malloc(TEXT_WINDOW);
+  size_t searched = 0;
+
+  if (!window)
+    return 0;
+  /* From the end: libraries stand above the program, and the C library among the first loaded. */
+  for (size_t i = layout->text_count; i > 0 && layout->text_count - i < ARRAY_LEN(layout->text);
+       i--) {
+    const struct range *text = &layout->text[(i - 1) % ARRAY_LEN(layout->text)];
+
+    for (uint64_t at = text->start; at < text->end && searched < TEXT_LIMIT;) {
+      size_t want = text->end - at < TEXT_WINDOW ? text->end - at : TEXT_WINDOW;
+      ssize_t got = read_memory(pid, at, window, want);
+      const uint8_t *hit;
+
+      if (got < (ssize_t)sizeof(with_rax))
+        break;
+      hit = memmem(window, (size_t)got, with_rax, sizeof(with_rax));
+      if (!hit)
+        hit = memmem(window, (size_t)got, with_eax, sizeof(with_eax));
+      if (hit)
+        return at + (uint64_t)(hit - window);
+      searched += (size_t)got;
+      at += (uint64_t)got == text->end - at ? (uint64_t)got : (uint64_t)got - sizeof(with_rax);
+    }
+  }
+  return 0;
+}
+
+/* No process's own: it marks pages that a tracer before us has borrowed. */
+static const uint8_t borrowed_mark[16] = {0x8b, 0x1f, 0x5e, 0xc3, 'c',  'k',  'p',  't',
+                                          0x9d, 0x07, 0xe4, 0x61, 0xb2, 0x38, 0xd5, 0x4a};
+
+/* Are the pages at the low end of the stack unused: never touched, or marked and below the stack?
+ */
+static bool stack_end_is_unused(const struct tracee *tracee, const struct range *stack)
+{
+  uint64_t entries[REMOTE_FRAME_SIZE / 4096];
+  uint8_t mark[sizeof(borrowed_mark)];
+  char path[64];
+  AUTO_CLOSE int pagemap = -1;
+  bool touched = false;
+
+  snprintf(path, sizeof(path), "/proc/%d/pagemap", tracee->pid);
+  pagemap = open(path, O_RDONLY | O_CLOEXEC);
+  if (pagemap < 0 || io_pread(pagemap, entries, sizeof(entries),
+                              (off_t)(stack->start / 4096 * 8)) != sizeof(entries))
+    return false;
+  for (size_t i = 0; i < ARRAY_LEN(entries); i++)
+    touched = touched || entries[i] >> 62; /* present or swapped */
+  if (!touched)
+    return true;
+  if (tracee->regs.rsp >= stack->start && tracee->regs.rsp < stack->start + 2 * REMOTE_FRAME_SIZE)
+    return false;
+  return read_memory(tracee->pid, stack->start, mark, sizeof(mark)) == sizeof(mark) &&
+         memcmp(mark, borrowed_mark, sizeof(mark)) == 0;
+}
+
+/* Room for a signal frame at the low end of the stack, or 0. */
+static uint64_t borrow_stack(const struct tracee *tracee, const struct range *stack)
+{
+  if (stack->end - stack->start < 4 * REMOTE_FRAME_SIZE || !stack_end_is_unused(tracee, stack) ||
+      remote_mem(tracee->pid, stack->start, (void *)borrowed_mark, sizeof(borrowed_mark), true,
+                 &(struct err){""}) < 0)
+    return 0;
+  return stack->start + SIGFRAME_ROOM_BELOW;
+}
+
+int entry_find(const struct tracee *tracee, struct entry *entry, struct err *e)
+{
+  AUTO_FREE uint8_t *vdso = malloc(VDSO_LIMIT);
+  pid_t pid = tracee->pid;
+  struct layout layout;
+  uint64_t restorer;
+  uint64_t frame;
+  size_t size;
+
+  memset(entry, 0, sizeof(*entry));
+  if (!vdso)
+    return err_sys(e, "pid %d: vdso", pid);
+  if (read_layout(pid, &layout, e) < 0)
+    return -1;
+  size = layout.vdso.end - layout.vdso.start;
+  if (size == 0 || size > VDSO_LIMIT ||
+      read_memory(pid, layout.vdso.start, vdso, size) != (ssize_t)size)
+    return err_set(e, "pid %d: has no vdso to make system calls from", pid);
+  restorer = find_restorer(pid, &layout);
+  frame = restorer ? borrow_stack(tracee, &layout.stack) : 0;
+  for (size_t i = 0; i + 2 < size; i++) {
+    if (vdso[i] != 0x0f || vdso[i + 1] != 0x05)
+      continue;
+    entry->rip = layout.vdso.start + i;
+    if (frame && follow_epilogue(vdso + i + 2, size - i - 2, frame, entry)) {
+      entry->frame = frame;
+      entry->restorer = restorer;
+      return 0;
+    }
+  }
+  if (entry->rip == 0)
+    return err_set(e, "pid %d: its vdso has no system call instruction", pid);
+  return 0;
+}

@@ -1,0 +1,340 @@
+#include "tracee/remote.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+extern const uint8_t trampoline_start[], trampoline_call[], trampoline_batch[], trampoline_end[];
+
+enum {
+  FRAME_OFFSET = 4096 + SIGFRAME_ROOM_BELOW, /* in the mapping, behind the code page */
+  SYSCALL_STOP = SIGTRAP | 0x80,             /* PTRACE_O_TRACESYSGOOD */
+};
+
+int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool write, struct err *e)
+{
+  char path[64];
+  AUTO_CLOSE int fd = -1;
+  ssize_t n;
+
+  snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+  fd = open(path, (write ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
+  if (fd < 0)
+    return err_sys(e, "pid %d: memory", pid);
+  n = write ? pwrite(fd, buffer, size, (off_t)address) : pread(fd, buffer, size, (off_t)address);
+  if (n < 0)
+    return err_sys(e, "pid %d: memory at 0x%lx", pid, (unsigned long)address);
+  if ((size_t)n != size)
+    return err_set(e, "pid %d: memory at 0x%lx ends early", pid, (unsigned long)address);
+  return 0;
+}
+
+static int write_sigframe(const struct tracee *tracee, const struct entry *entry, struct err *e)
+{
+  AUTO_FREE void *frame = NULL;
+
+  if (entry->frame == 0)
+    return 0;
+  frame = malloc(SIGFRAME_SIZE);
+  if (!frame)
+    return err_sys(e, "thread %d: signal frame", tracee->tid);
+  if (sigframe_build(tracee, entry->frame, entry->restorer, frame, e) < 0)
+    return -1;
+  return remote_mem(tracee->pid, entry->frame, frame, SIGFRAME_SIZE, true, e);
+}
+
+/*
+ * Sends the thread to the entry. The order keeps it safe at every point: the frame is complete
+ * before the registers lead to it, and the mask changes last (rt_sigreturn puts it back).
+ */
+static int divert(struct tracee *tracee, struct user_regs_struct *regs, struct err *e)
+{
+  const uint64_t all = ~UINT64_C(0);
+
+  struct tracee *other = tracee->remote->diverted;
+
+  if (other && other != tracee && remote_restore(other, e) < 0)
+    return -1;
+  if (!tracee->diverted && write_sigframe(tracee, &tracee->remote->entry, e) < 0)
+    return -1;
+  if (ptrace(PTRACE_SETREGS, tracee->tid, NULL, regs) < 0)
+    return err_sys(e, "thread %d: set registers", tracee->tid);
+  if (!tracee->diverted && ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(all), &all) < 0)
+    return err_sys(e, "thread %d: set signal mask", tracee->tid);
+  tracee->diverted = true;
+  tracee->remote->diverted = tracee;
+  return 0;
+}
+
+int remote_restore(struct tracee *tracee, struct err *e)
+{
+  if (!tracee->diverted)
+    return 0;
+  /*
+   * The thread stands at the exit of a system call. The trap that this asks for takes it through
+   * the kernel's signal code, which restarts the call that the original registers tell of.
+   */
+  if (ptrace(PTRACE_INTERRUPT, tracee->tid, NULL, NULL) < 0 ||
+      ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(tracee->sigmask), &tracee->sigmask) < 0 ||
+      ptrace(PTRACE_SETREGS, tracee->tid, NULL, &tracee->regs) < 0)
+    return errno == ESRCH ? 0 : err_sys(e, "thread %d: restore registers", tracee->tid);
+  tracee->diverted = false;
+  tracee->remote->diverted = NULL;
+  return 0;
+}
+
+/*
+ * Lets the thread run to the next stop of the wanted kind. Other stops on the way (job control, a
+ * trap that was asked for before) are passed through.
+ */
+static int run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
+{
+  int deliver = 0;
+
+  for (;;) {
+    int status;
+
+    if (ptrace(request, tracee->tid, NULL, deliver) < 0)
+      return err_sys(e, "thread %d: continue", tracee->tid);
+    while (waitpid(tracee->tid, &status, __WALL) < 0) {
+      if (errno != EINTR)
+        return err_sys(e, "thread %d: wait", tracee->tid);
+    }
+    if (!WIFSTOPPED(status)) {
+      tracee->stopped = false;
+      tracee->diverted = false;
+      tracee->remote->diverted = NULL;
+      return err_set(e, "pid %d: thread %d died while it was stopped", tracee->pid, tracee->tid);
+    }
+    if (status >> 16 == 0 && WSTOPSIG(status) == wanted)
+      return 0;
+    deliver = status >> 16 == 0 && WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != SYSCALL_STOP
+                  ? WSTOPSIG(status)
+                  : 0;
+    if (deliver == SIGSEGV || deliver == SIGILL || deliver == SIGBUS)
+      return err_set(e, "pid %d: thread %d: signal %d in a remote system call", tracee->pid,
+                     tracee->tid, deliver);
+  }
+}
+
+/* Registers for a remote entry: the thread's own, so that segment bases stay, then ours. */
+static struct user_regs_struct entry_registers(const struct tracee *tracee)
+{
+  struct user_regs_struct regs = tracee->regs;
+
+  regs.orig_rax = (uint64_t)-1; /* or the kernel would restart what was interrupted */
+  regs.rip = tracee->remote->entry.rip;
+  regs.rsp = tracee->remote->entry.rsp;
+  regs.rbp = tracee->remote->entry.rbp;
+  return regs;
+}
+
+int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[6], int64_t *result,
+                   struct err *e)
+{
+  struct user_regs_struct regs;
+
+  if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
+    return -1;
+  regs = entry_registers(tracee);
+  regs.rax = (uint64_t)number;
+  regs.rdi = arguments[0];
+  regs.rsi = arguments[1];
+  regs.rdx = arguments[2];
+  regs.r10 = arguments[3];
+  regs.r8 = arguments[4];
+  regs.r9 = arguments[5];
+  if (divert(tracee, &regs, e) < 0)
+    return -1;
+  if (run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, e) < 0 || /* its entry */
+      run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, e) < 0)   /* its exit */
+    return -1;
+  if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
+    return err_sys(e, "thread %d: registers", tracee->tid);
+  *result = (int64_t)regs.rax;
+  return 0;
+}
+
+int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e)
+{
+  uint64_t area =
+      tracee_scratch(tracee) + TRACEE_SCRATCH_SIZE - REMOTE_BATCH_LIMIT * sizeof(*calls);
+  struct user_regs_struct regs;
+
+  if (count == 0)
+    return 0;
+  if (count > REMOTE_BATCH_LIMIT)
+    count = REMOTE_BATCH_LIMIT;
+  if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
+    return -1;
+  if (tracee_write(tracee, area, calls, count * sizeof(*calls), e) < 0)
+    return -1;
+  regs = entry_registers(tracee);
+  regs.rip = tracee->remote->base + (uint64_t)(trampoline_batch - trampoline_start);
+  regs.rbx = area;
+  regs.r12 = count;
+  if (divert(tracee, &regs, e) < 0 || run_to(tracee, PTRACE_CONT, SIGTRAP, e) < 0)
+    return -1;
+  if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
+    return err_sys(e, "thread %d: registers", tracee->tid);
+  if (regs.r12 >= count)
+    return err_set(e, "pid %d: a batch of system calls went astray", tracee->pid);
+  count -= regs.r12;
+  if (tracee_read(tracee, area, calls, count * sizeof(*calls), e) < 0)
+    return -1;
+  return (int)count;
+}
+
+/* Once the mapping is there, calls go through it. */
+static void use_trampoline(struct remote *remote, uint64_t base)
+{
+  remote->base = base;
+  remote->entry = (struct entry){
+      .rip = base + (uint64_t)(trampoline_call - trampoline_start),
+      .rsp =
+          base + FRAME_OFFSET + 8, /* as the call to a handler left it: behind the return address */
+      .frame = base + FRAME_OFFSET,
+  };
+}
+
+static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
+{
+  size_t code_size = (size_t)(trampoline_end - trampoline_start);
+  struct remote *remote = leader->remote;
+  int64_t result;
+
+  if (TRACEE_CALL(leader, e, &result, SYS_mmap, base, REMOTE_SIZE, PROT_READ | PROT_EXEC,
+                  MAP_PRIVATE | MAP_ANONYMOUS | (base ? MAP_FIXED_NOREPLACE : 0), (uint64_t)-1,
+                  0) < 0)
+    return -1;
+  if (result < 0) {
+    errno = (int)-result;
+    return err_sys(e, "pid %d: cannot map a trampoline page", leader->pid);
+  }
+  if (remote_mem(leader->pid, (uint64_t)result, (void *)trampoline_start, code_size, true, e) < 0)
+    return -1;
+  remote->base = (uint64_t)result;
+  /* From the next call on the registers lead into the page: its frame must be there first. */
+  if (write_sigframe(leader, &(struct entry){.frame = remote->base + FRAME_OFFSET}, e) < 0)
+    return -1;
+  use_trampoline(remote, remote->base);
+  if (TRACEE_CALL(leader, e, &result, SYS_mprotect, remote->base + REMOTE_CODE_SIZE,
+                  TRACEE_SCRATCH_SIZE, PROT_READ | PROT_WRITE, 0, 0, 0) < 0)
+    return -1;
+  if (result < 0) {
+    errno = (int)-result;
+    return err_sys(e, "pid %d: cannot make scratch memory", leader->pid);
+  }
+  return 0;
+}
+
+/* A target under a seccomp filter may forbid our calls: the filter rests while we trace. */
+static void set_options(const struct tracee *tracee)
+{
+  if (ptrace(PTRACE_SETOPTIONS, tracee->tid, NULL,
+             PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP) < 0)
+    ptrace(PTRACE_SETOPTIONS, tracee->tid, NULL, PTRACE_O_TRACESYSGOOD);
+}
+
+int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
+{
+  struct remote *remote;
+
+  if (leader->xstate.size == 0 && tracee_save(leader, e) < 0)
+    return -1;
+  remote = calloc(1, sizeof(*remote));
+  if (!remote)
+    return err_sys(e, "pid %d", leader->pid);
+  if (entry_find(leader, &remote->boot, e) < 0) {
+    free(remote);
+    return -1;
+  }
+  remote->entry = remote->boot;
+  leader->remote = remote;
+  if (map_trampoline(leader, base, e) == 0)
+    return 0;
+  tracee_end_remote(leader, &(struct err){""});
+  return -1;
+}
+
+int tracee_begin_remote(struct tracee *leader, struct err *e)
+{
+  set_options(leader);
+  return remote_begin_at(leader, 0, e);
+}
+
+int tracee_share_remote(struct tracee *thread, const struct tracee *leader, struct err *e)
+{
+  (void)e;
+  set_options(thread);
+  thread->remote = leader->remote;
+  return 0;
+}
+
+int remote_adopt(struct tracee *child, uint64_t base, struct err *e)
+{
+  child->remote = calloc(1, sizeof(*child->remote));
+  if (!child->remote)
+    return err_sys(e, "pid %d", child->pid);
+  use_trampoline(child->remote, base);
+  return 0;
+}
+
+/* Through the vdso again, as the page cannot unmap the ground under its own feet. */
+static int unmap_trampoline(struct tracee *leader, struct err *e)
+{
+  struct remote *remote = leader->remote;
+  uint64_t base = remote->base;
+  int64_t result;
+
+  if (base == 0)
+    return 0;
+  if (write_sigframe(leader, &remote->boot, e) < 0)
+    return -1;
+  remote->entry = remote->boot;
+  if (TRACEE_CALL(leader, e, &result, SYS_munmap, base, REMOTE_SIZE, 0, 0, 0, 0) < 0)
+    return -1;
+  remote->base = 0;
+  if (result < 0) {
+    errno = (int)-result;
+    return err_sys(e, "pid %d: cannot unmap the trampoline page", leader->pid);
+  }
+  return 0;
+}
+
+int tracee_end_remote(struct tracee *leader, struct err *e)
+{
+  struct remote *remote = leader->remote;
+  int result = 0;
+
+  if (!remote)
+    return 0;
+  if (leader->stopped && unmap_trampoline(leader, e) < 0)
+    result = -1;
+  if (remote_restore(leader, e) < 0)
+    result = -1;
+  /* The frame stood in pages that were never used: they read as zeros before, they do again. */
+  if (remote->boot.frame && leader->stopped) {
+    AUTO_FREE void *zeros = calloc(1, SIGFRAME_SIZE);
+    if (zeros)
+      remote_mem(leader->pid, remote->boot.frame, zeros, SIGFRAME_SIZE, true, &(struct err){""});
+  }
+  leader->remote = NULL;
+  free(remote);
+  return result;
+}
+
+uint64_t tracee_scratch(const struct tracee *tracee)
+{
+  return tracee->remote->base + REMOTE_CODE_SIZE;
+}

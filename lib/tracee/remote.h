@@ -1,0 +1,76 @@
+/* Remote system calls: what tracee.c and remote.c share, and batches for the restore. */
+#ifndef CKPT_TRACEE_REMOTE_H
+#define CKPT_TRACEE_REMOTE_H
+
+#include "tracee/tracee.h"
+
+#include <stddef.h>
+
+enum {
+  REMOTE_FRAME_SIZE = 3 * 4096, /* room for a signal frame: 1 KiB and the extended state */
+  SIGFRAME_ROOM_BELOW = 256,    /* of it, what function ends may pop before they return */
+  SIGFRAME_SIZE = REMOTE_FRAME_SIZE - SIGFRAME_ROOM_BELOW,
+  REMOTE_CODE_SIZE = 4096 + REMOTE_FRAME_SIZE,
+  REMOTE_SIZE = REMOTE_CODE_SIZE + TRACEE_SCRATCH_SIZE, /* one mapping: r-x code, rw- scratch */
+};
+
+/* Where a remote call enters, and what lets a thread heal itself when the tracer dies there. */
+struct entry {
+  uint64_t rip; /* of a `syscall` instruction */
+  uint64_t rsp;
+  uint64_t rbp;
+  uint64_t frame;    /* address of the signal frame that it leads to; 0: none, it cannot heal */
+  uint64_t restorer; /* code that returns through the frame, its first word; 0: it is ours */
+};
+
+/* One for each process. */
+struct remote {
+  uint64_t base;           /* of the mapping; 0 before it is there */
+  struct entry boot;       /* through the vdso, to map and unmap */
+  struct entry entry;      /* the current one */
+  struct tracee *diverted; /* the one thread that may stand in the entry: there is one frame */
+};
+
+/* One call of a batch. Layout known to trampoline.S. */
+struct remote_call {
+  uint64_t number;
+  uint64_t arguments[6];
+  int64_t result;
+};
+
+enum { REMOTE_BATCH_LIMIT = 64 };
+
+/* Like tracee_begin_remote, with the mapping at `base` (MAP_FIXED_NOREPLACE; 0: anywhere). */
+int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e);
+
+/* For a process that was forked from one that has the mapping: it has it too. */
+int remote_adopt(struct tracee *child, uint64_t base, struct err *e);
+
+/*
+ * Runs up to REMOTE_BATCH_LIMIT calls with one stop; it ends early behind the first that fails.
+ * Uses the last quarter of the scratch memory. Only for tracees that die with their tracer.
+ * Returns how many ran (the last of these may have failed), -1 with e set.
+ */
+int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e);
+
+/* Puts a diverted thread's own registers and signal mask back; a no-op for others. */
+int remote_restore(struct tracee *tracee, struct err *e);
+
+/* Reads or writes through /proc/PID/mem, whatever the mapping's protection. */
+int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool write, struct err *e);
+
+/*
+ * Finds how to make system calls in a process that has no trampoline: a `syscall` instruction of
+ * the vdso, and where possible the way on from it to the C library's signal return and a frame in
+ * stack pages that were never used. There, 16 bytes stay behind as a mark for the next tracer.
+ */
+int entry_find(const struct tracee *tracee, struct entry *entry, struct err *e);
+
+/*
+ * Writes the signal frame that rt_sigreturn(2) takes to resume the thread as it was saved
+ * (arch/x86/kernel/signal_64.c). `address` is where it will stand; frame has SIGFRAME_SIZE.
+ */
+int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t restorer, void *frame,
+                   struct err *e);
+
+#endif

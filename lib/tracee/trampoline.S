@@ -1,0 +1,40 @@
+/*
+ * The code of the trampoline page. Two entries:
+ *   trampoline_call:  one system call. The tracer stops the thread at its exit; when nobody traces
+ *                     any more, the thread carries on through rt_sigreturn(2) with the signal
+ *                     frame that rsp points to, that is, with its own registers.
+ *   trampoline_batch: rbx points to an array of {number, six arguments, result}, r12 counts them.
+ *                     Stops by int3 at the end or behind the first call that failed. Only for
+ *                     processes that die with their tracer.
+ */
+    .section .rodata
+    .globl trampoline_start, trampoline_call, trampoline_batch, trampoline_end
+    .hidden trampoline_start, trampoline_call, trampoline_batch, trampoline_end
+
+trampoline_start:
+trampoline_call:
+    syscall
+    movl    $15, %eax
+    syscall
+    ud2
+
+    .balign 16
+trampoline_batch:
+    movq    (%rbx), %rax
+    movq    8(%rbx), %rdi
+    movq    16(%rbx), %rsi
+    movq    24(%rbx), %rdx
+    movq    32(%rbx), %r10
+    movq    40(%rbx), %r8
+    movq    48(%rbx), %r9
+    syscall
+    movq    %rax, 56(%rbx)
+    addq    $64, %rbx
+    decq    %r12
+    jz      1f
+    cmpq    $-4096, %rax
+    jbe     trampoline_batch
+1:  int3
+trampoline_end:
+
+    .section .note.GNU-stack, "", @progbits

@@ -1,0 +1,161 @@
+/* Remote system calls: they work, and nothing that happens to the tracer harms the tracee. */
+#include "base/cleanup.h"
+#include "tap.h"
+#include "tracee/remote.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+/* What the target shares with us: it counts, and says when something is wrong. */
+struct shared {
+  volatile uint64_t count;
+  volatile uint64_t wrong;
+};
+
+static struct shared *new_shared(void)
+{
+  return mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+              0);
+}
+
+/* Keeps values in callee- and caller-saved and vector registers across a short sleep or none. */
+static _Noreturn void target(struct shared *shared, bool sleeps)
+{
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  for (uint64_t i = 1;; i++) {
+    uint64_t a = i * 3, b = i * 5, c = i * 7;
+    double d = (double)i;
+
+    __asm__ volatile("movq %0, %%xmm9\n\t"
+                     "mov $200, %%ecx\n"
+                     "1: dec %%ecx\n\t"
+                     "jnz 1b\n\t"
+                     "movq %%xmm9, %0\n\t"
+                     : "+r"(a), "+r"(b), "+r"(c), "+x"(d)
+                     :
+                     : "ecx", "xmm9", "cc");
+    if (a != i * 3 || b != i * 5 || c != i * 7 || d != (double)i)
+      shared->wrong++;
+    if (sleeps) {
+      struct timespec pause = {.tv_nsec = 100000};
+
+      if (nanosleep(&pause, NULL) < 0 && errno != EINTR)
+        shared->wrong++;
+    }
+    shared->count++;
+  }
+}
+
+static pid_t start_target(struct shared *shared, bool sleeps)
+{
+  pid_t pid = fork();
+
+  if (pid == 0)
+    target(shared, sleeps);
+  return pid;
+}
+
+static bool counts_on(struct shared *shared)
+{
+  uint64_t before = shared->count;
+
+  for (int i = 0; i < 5000 && shared->count == before; i++)
+    nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+  return shared->count != before;
+}
+
+static int seize_and_call(pid_t pid, unsigned calls, struct err *e)
+{
+  struct tracee tracee;
+  int64_t result = 0;
+
+  if (tracee_seize(&tracee, pid, pid, e) != 0 || tracee_wait_stop(&tracee, 0, e) != 0 ||
+      tracee_begin_remote(&tracee, e) < 0)
+    return -1;
+  for (unsigned i = 0; i < calls; i++) {
+    if (TRACEE_CALL(&tracee, e, &result, SYS_getpid, 0, 0, 0, 0, 0, 0) < 0)
+      return -1;
+    if (result != pid)
+      return err_set(e, "getpid said %ld", (long)result);
+  }
+  if (tracee_end_remote(&tracee, e) < 0 || tracee_detach(&tracee, e) < 0)
+    return -1;
+  return 0;
+}
+
+static void test_calls(bool sleeps)
+{
+  struct shared *shared = new_shared();
+  pid_t pid = start_target(shared, sleeps);
+  struct err e = {""};
+  int result = 0;
+
+  for (int i = 0; i < 50 && result == 0; i++)
+    result = seize_and_call(pid, 20, &e);
+  ok(result == 0, "remote calls in a target that %s %s", sleeps ? "sleeps" : "spins", e.text);
+  ok(counts_on(shared) && shared->wrong == 0, "it counts on, nothing wrong");
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+static void test_heals(void)
+{
+  struct entry entry;
+  struct err e = {""};
+
+  struct shared *shared = new_shared();
+  pid_t pid = start_target(shared, true);
+
+  counts_on(shared);
+  ok(entry_find(&(struct tracee){.pid = pid, .tid = pid}, &entry, &e) == 0, "entry found %s",
+     e.text);
+  ok(entry.frame != 0, "the first call heals itself, too");
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+/* Kills tracers at random moments of their work; the target must not notice. */
+static void test_dying_tracer(bool sleeps)
+{
+  struct shared *shared = new_shared();
+  pid_t pid = start_target(shared, sleeps);
+  bool alive = true;
+
+  srand(1);
+  for (int i = 0; i < 400 && alive; i++) {
+    pid_t tracer = fork();
+
+    if (tracer == 0) {
+      struct err e = {""};
+
+      for (;;) {
+        if (seize_and_call(pid, 5, &e) < 0) {
+          fprintf(stderr, "# %s\n", e.text);
+          _exit(1);
+        }
+      }
+    }
+    nanosleep(&(struct timespec){.tv_nsec = rand() % 2000000}, NULL);
+    kill(tracer, SIGKILL);
+    waitpid(tracer, NULL, 0);
+    alive = counts_on(shared) && shared->wrong == 0 && waitpid(pid, NULL, WNOHANG) == 0;
+  }
+  ok(alive, "400 tracers killed, the target that %s counts on", sleeps ? "sleeps" : "spins");
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+int main(void)
+{
+  test_calls(false);
+  test_calls(true);
+  test_heals();
+  test_dying_tracer(false);
+  test_dying_tracer(true);
+  return done_testing();
+}
