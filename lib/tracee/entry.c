@@ -192,37 +192,80 @@ static uint64_t borrow_stack(const struct tracee *tracee, const struct range *st
   return stack->start + SIGFRAME_ROOM_BELOW;
 }
 
-int entry_find(const struct tracee *tracee, struct entry *entry, struct err *e)
+/* Reads the vdso. The caller frees *bytes. */
+static int read_vdso(pid_t pid, const struct layout *layout, uint8_t **bytes, size_t *size,
+                     struct err *e)
 {
   AUTO_FREE uint8_t *vdso = malloc(VDSO_LIMIT);
-  pid_t pid = tracee->pid;
-  struct layout layout;
-  uint64_t restorer;
-  uint64_t frame;
+
+  if (!vdso)
+    return err_sys(e, "pid %d: vdso", pid);
+  *size = layout->vdso.end - layout->vdso.start;
+  if (*size == 0 || *size > VDSO_LIMIT ||
+      read_memory(pid, layout->vdso.start, vdso, *size) != (ssize_t)*size)
+    return err_set(e, "pid %d: has no vdso to make system calls from", pid);
+  *bytes = TAKE_POINTER(vdso);
+  return 0;
+}
+
+static int find_entry(pid_t pid, const struct layout *layout, uint64_t frame, uint64_t restorer,
+                      struct entry *entry, struct err *e)
+{
+  AUTO_FREE uint8_t *vdso = NULL;
   size_t size;
 
   memset(entry, 0, sizeof(*entry));
-  if (!vdso)
-    return err_sys(e, "pid %d: vdso", pid);
-  if (read_layout(pid, &layout, e) < 0)
+  if (read_vdso(pid, layout, &vdso, &size, e) < 0)
     return -1;
-  size = layout.vdso.end - layout.vdso.start;
-  if (size == 0 || size > VDSO_LIMIT ||
-      read_memory(pid, layout.vdso.start, vdso, size) != (ssize_t)size)
-    return err_set(e, "pid %d: has no vdso to make system calls from", pid);
-  restorer = find_restorer(pid, &layout);
-  frame = restorer ? borrow_stack(tracee, &layout.stack) : 0;
   for (size_t i = 0; i + 2 < size; i++) {
     if (vdso[i] != 0x0f || vdso[i + 1] != 0x05)
       continue;
-    entry->rip = layout.vdso.start + i;
+    entry->rip = layout->vdso.start + i;
     if (frame && follow_epilogue(vdso + i + 2, size - i - 2, frame, entry)) {
       entry->frame = frame;
       entry->restorer = restorer;
-      return 0;
     }
+    if (!frame || entry->frame)
+      return 0;
   }
   if (entry->rip == 0)
     return err_set(e, "pid %d: its vdso has no system call instruction", pid);
   return 0;
+}
+
+int entry_find(const struct tracee *tracee, struct entry *entry, struct err *e)
+{
+  struct layout layout;
+  uint64_t restorer;
+
+  if (read_layout(tracee->pid, &layout, e) < 0)
+    return -1;
+  restorer = find_restorer(tracee->pid, &layout);
+  return find_entry(tracee->pid, &layout, restorer ? borrow_stack(tracee, &layout.stack) : 0,
+                    restorer, entry, e);
+}
+
+int entry_find_plain(pid_t pid, struct entry *entry, struct err *e)
+{
+  struct layout layout;
+
+  if (read_layout(pid, &layout, e) < 0)
+    return -1;
+  return find_entry(pid, &layout, 0, 0, entry, e);
+}
+
+int tracee_vdso_digest(pid_t pid, char **digest, struct err *e)
+{
+  AUTO_FREE uint8_t *vdso = NULL;
+  uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a: it tells kernels apart, no more */
+  struct layout layout;
+  size_t size;
+
+  pid = pid ? pid : getpid();
+  if (read_layout(pid, &layout, e) < 0 || read_vdso(pid, &layout, &vdso, &size, e) < 0)
+    return -1;
+  for (size_t i = 0; i < size; i++)
+    hash = (hash ^ vdso[i]) * UINT64_C(0x100000001b3);
+  *digest = io_format(e, "%zu-%016" PRIx64, size, hash);
+  return *digest ? 0 : -1;
 }

@@ -89,8 +89,14 @@ int remote_restore(struct tracee *tracee, struct err *e)
       ptrace(PTRACE_SETREGS, tracee->tid, NULL, &tracee->regs) < 0)
     return errno == ESRCH ? 0 : err_sys(e, "thread %d: restore registers", tracee->tid);
   tracee->diverted = false;
-  tracee->remote->diverted = NULL;
+  if (tracee->remote)
+    tracee->remote->diverted = NULL;
   return 0;
+}
+
+static bool is_clone_event(int event)
+{
+  return event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE;
 }
 
 /*
@@ -113,11 +119,19 @@ static int run_to(struct tracee *tracee, enum __ptrace_request request, int want
     if (!WIFSTOPPED(status)) {
       tracee->stopped = false;
       tracee->diverted = false;
-      tracee->remote->diverted = NULL;
+      if (tracee->remote)
+        tracee->remote->diverted = NULL;
       return err_set(e, "pid %d: thread %d died while it was stopped", tracee->pid, tracee->tid);
     }
     if (status >> 16 == 0 && WSTOPSIG(status) == wanted)
       return 0;
+    if (is_clone_event(status >> 16)) {
+      unsigned long tid;
+
+      if (ptrace(PTRACE_GETEVENTMSG, tracee->tid, NULL, &tid) < 0)
+        return err_sys(e, "thread %d: event", tracee->tid);
+      tracee->event_tid = (pid_t)tid;
+    }
     deliver = status >> 16 == 0 && WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != SYSCALL_STOP
                   ? WSTOPSIG(status)
                   : 0;
@@ -337,4 +351,45 @@ int tracee_end_remote(struct tracee *leader, struct err *e)
 uint64_t tracee_scratch(const struct tracee *tracee)
 {
   return tracee->remote->base + REMOTE_CODE_SIZE;
+}
+
+int tracee_die(struct tracee *tracee, int code, struct err *e)
+{
+  struct user_regs_struct regs;
+  const uint64_t none = 0;
+  int status;
+
+  if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
+    return -1;
+  regs = entry_registers(tracee);
+  regs.rax = SYS_exit_group;
+  regs.rdi = (uint64_t)WEXITSTATUS(code);
+  if (divert(tracee, &regs, e) < 0)
+    return -1;
+  if (WIFSIGNALED(code) && (ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(none), &none) < 0 ||
+                            kill(tracee->pid, WTERMSIG(code)) < 0))
+    return err_sys(e, "thread %d: signal", tracee->tid);
+  if (ptrace(PTRACE_CONT, tracee->tid, NULL, NULL) < 0)
+    return err_sys(e, "thread %d: continue", tracee->tid);
+  for (;;) {
+    if (waitpid(tracee->tid, &status, __WALL) < 0)
+      return err_sys(e, "thread %d: wait", tracee->tid);
+    if (!WIFSTOPPED(status))
+      break;
+    ptrace(PTRACE_CONT, tracee->tid, NULL, status >> 16 ? 0 : WSTOPSIG(status));
+  }
+  tracee->stopped = false;
+  tracee->diverted = false;
+  return 0;
+}
+
+int remote_unmap(struct tracee *leader, struct err *e)
+{
+  struct remote *remote = leader->remote;
+
+  if (entry_find_plain(leader->pid, &remote->boot, e) < 0 || unmap_trampoline(leader, e) < 0)
+    return -1;
+  free(remote);
+  leader->remote = NULL;
+  return 0;
 }

@@ -53,11 +53,26 @@ int remote_adopt(struct tracee *child, uint64_t base, struct err *e);
  */
 int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e);
 
+/*
+ * Ends the process as wait(2) status `code` tells: by exit status or by signal. Returns when its
+ * tracer is done with it; its parent has it to reap.
+ */
+int tracee_die(struct tracee *tracee, int code, struct err *e);
+
+/*
+ * Unmaps the remote mapping, through the vdso where it is now, and forgets it. The thread then
+ * stands where its registers must be set. Only for tracees that die with their tracer.
+ */
+int remote_unmap(struct tracee *leader, struct err *e);
+
 /* Puts a diverted thread's own registers and signal mask back; a no-op for others. */
 int remote_restore(struct tracee *tracee, struct err *e);
 
 /* Reads or writes through /proc/PID/mem, whatever the mapping's protection. */
 int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool write, struct err *e);
+
+/* The first `syscall` instruction of the process's vdso, where nothing heals. */
+int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);
 
 /*
  * Finds how to make system calls in a process that has no trampoline: a `syscall` instruction of

@@ -91,3 +91,19 @@ int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t resto
   memcpy(frame, &head, sizeof(head) < XSTATE_OFFSET ? sizeof(head) : XSTATE_OFFSET);
   return fill_xstate(tracee, (uint8_t *)frame + XSTATE_OFFSET, e);
 }
+
+int tracee_xstate_features(uint64_t *features, uint32_t *size, struct err *e)
+{
+  uint32_t eax = 0xd;
+  uint32_t ecx = 0;
+  uint32_t low;
+  uint32_t high;
+
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  *features = (uint64_t)high << 32 | low;
+  /* CPUID leaf 0xd: ebx is the size of the area for the features that are on. */
+  __asm__ volatile("cpuid" : "+a"(eax), "=b"(*size), "+c"(ecx) : : "edx");
+  if (*size < 576)
+    return err_set(e, "this processor has no extended state that can be saved");
+  return 0;
+}

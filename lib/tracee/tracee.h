@@ -27,6 +27,7 @@ struct tracee {
   struct blob xstate;           /* the same; empty until tracee_save */
   struct remote *remote;        /* the process's page for remote system calls, or NULL */
   bool diverted;                /* its registers are ours for now */
+  pid_t event_tid;              /* the last process or thread that a remote call cloned */
 };
 
 /* PTRACE_SEIZE and PTRACE_INTERRUPT; does not wait. ESRCH (it is gone) returns 1, success 0. */
@@ -81,5 +82,14 @@ int tracee_read(const struct tracee *tracee, uint64_t address, void *buffer, siz
                 struct err *e);
 int tracee_write(const struct tracee *tracee, uint64_t address, const void *buffer, size_t size,
                  struct err *e);
+
+/*
+ * A digest of the vdso's bytes, as text that the caller frees; pid 0: our own. Restored processes
+ * call into it at their old addresses, so the image's must be this kernel's.
+ */
+int tracee_vdso_digest(pid_t pid, char **digest, struct err *e);
+
+/* Our processor's: XCR0 and the bytes of NT_X86_XSTATE that threads have here. */
+int tracee_xstate_features(uint64_t *features, uint32_t *size, struct err *e);
 
 #endif
