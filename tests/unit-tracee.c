@@ -150,8 +150,48 @@ static void test_dying_tracer(bool sleeps)
   waitpid(pid, NULL, 0);
 }
 
+/* A snapshot keeps the memory of its instant while the target writes on, and leaves no trace. */
+static void test_snapshot(void)
+{
+  struct shared *shared = new_shared();
+  volatile uint64_t *private =
+      mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  struct tracee tracee = {0}, snapshot = {0};
+  struct err e = {""};
+  uint64_t first = 0, second = 0;
+  pid_t pid = fork();
+  bool made;
+
+  if (pid == 0) {
+    for (;;) {
+      (*private)++;
+      shared->count++;
+      if (wait4(-1, NULL, WNOHANG, NULL) > 0)
+        shared->wrong++;
+    }
+  }
+  counts_on(shared);
+  made = tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 &&
+         tracee_begin_remote(&tracee, &e) == 0 && tracee_snapshot(&tracee, &snapshot, &e) == 0 &&
+         tracee_end_remote(&tracee, &e) == 0 && tracee_detach(&tracee, &e) == 0;
+  ok(made, "snapshot %s", e.text);
+  ok(counts_on(shared) && tracee_read(&snapshot, (uint64_t) private, &first, 8, &e) == 0 &&
+         counts_on(shared) && tracee_read(&snapshot, (uint64_t) private, &second, 8, &e) == 0 &&
+         first == second && first > 0,
+     "the snapshot stands still while its process runs");
+  tracee_kill_snapshot(&snapshot);
+  ok(tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 &&
+         tracee_begin_remote(&tracee, &e) == 0 && tracee_reap(&tracee, &e) == 0 &&
+         tracee_end_remote(&tracee, &e) == 0 && tracee_detach(&tracee, &e) == 0,
+     "reaped %s", e.text);
+  ok(counts_on(shared) && shared->wrong == 0, "its process never noticed");
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
 int main(void)
 {
+  test_snapshot();
   test_calls(false);
   test_calls(true);
   test_heals();

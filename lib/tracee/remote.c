@@ -14,7 +14,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-extern const uint8_t trampoline_start[], trampoline_call[], trampoline_batch[], trampoline_end[];
+extern const uint8_t trampoline_start[], trampoline_call[], trampoline_clone[], trampoline_batch[],
+    trampoline_end[];
 
 enum {
   FRAME_OFFSET = 4096 + SIGFRAME_ROOM_BELOW, /* in the mapping, behind the code page */
@@ -153,14 +154,15 @@ static struct user_regs_struct entry_registers(const struct tracee *tracee)
   return regs;
 }
 
-int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[6], int64_t *result,
-                   struct err *e)
+static int syscall_at(struct tracee *tracee, uint64_t rip, long number, const uint64_t arguments[6],
+                      int64_t *result, struct err *e)
 {
   struct user_regs_struct regs;
 
   if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
     return -1;
   regs = entry_registers(tracee);
+  regs.rip = rip;
   regs.rax = (uint64_t)number;
   regs.rdi = arguments[0];
   regs.rsi = arguments[1];
@@ -177,6 +179,19 @@ int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[
     return err_sys(e, "thread %d: registers", tracee->tid);
   *result = (int64_t)regs.rax;
   return 0;
+}
+
+int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[6], int64_t *result,
+                   struct err *e)
+{
+  return syscall_at(tracee, tracee->remote->entry.rip, number, arguments, result, e);
+}
+
+int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e)
+{
+  uint64_t rip = tracee->remote->base + (uint64_t)(trampoline_clone - trampoline_start);
+
+  return syscall_at(tracee, rip, SYS_clone, (const uint64_t[6]){flags}, result, e);
 }
 
 int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e)

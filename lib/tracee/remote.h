@@ -40,6 +40,9 @@ struct remote_call {
 
 enum { REMOTE_BATCH_LIMIT = 64 };
 
+/* clone(2) whose child never runs: it is stopped, or exits when nobody traces it. */
+int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e);
+
 /* Like tracee_begin_remote, with the mapping at `base` (MAP_FIXED_NOREPLACE; 0: anywhere). */
 int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e);
 

@@ -3,18 +3,32 @@
  *   trampoline_call:  one system call. The tracer stops the thread at its exit; when nobody traces
  *                     any more, the thread carries on through rt_sigreturn(2) with the signal
  *                     frame that rsp points to, that is, with its own registers.
+ *   trampoline_clone: the same for a clone whose child must never run: without a tracer it exits.
  *   trampoline_batch: rbx points to an array of {number, six arguments, result}, r12 counts them.
  *                     Stops by int3 at the end or behind the first call that failed. Only for
  *                     processes that die with their tracer.
  */
     .section .rodata
-    .globl trampoline_start, trampoline_call, trampoline_batch, trampoline_end
-    .hidden trampoline_start, trampoline_call, trampoline_batch, trampoline_end
+    .globl trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_end
+    .hidden trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_end
 
 trampoline_start:
 trampoline_call:
     syscall
     movl    $15, %eax
+    syscall
+    ud2
+
+    .balign 16
+trampoline_clone:
+    syscall
+    testq   %rax, %rax
+    jz      1f
+    movl    $15, %eax
+    syscall
+    ud2
+1:  movl    $231, %eax
+    xorl    %edi, %edi
     syscall
     ud2
 
