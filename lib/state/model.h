@@ -215,6 +215,12 @@ struct tree {
 
 void tree_free(struct tree *tree);
 
+/*
+ * Appends a zeroed element to a list that starts as {NULL, 0}: `list` is the address of its
+ * pointer. Returns the element, or NULL with errno set.
+ */
+void *list_append(void *list, size_t *count, size_t size);
+
 /* One state frame's worth: the JSON object of one part of the model. NULL with e set on failure. */
 json_t *checkpoint_to_json(const struct checkpoint *checkpoint, struct err *e);
 json_t *process_to_json(const struct process *process, struct err *e);
