@@ -5,6 +5,8 @@
 #include "base/err.h"
 #include "stream/frame.h"
 
+#include <stddef.h>
+
 struct stream_reader;
 struct stream_writer;
 
@@ -22,12 +24,23 @@ void stream_reader_free(struct stream_reader *reader);
  */
 int stream_read(struct stream_reader *reader, struct frame *frame, struct err *e);
 
+/* The same into a buffer of the caller's, which grows as needed (malloc; {NULL, 0} to begin with).
+ */
+int stream_read_into(struct stream_reader *reader, struct frame *frame, void **buffer, size_t *room,
+                     struct err *e);
+
 /*
  * Starts a stream on fd, which the writer does not own; writes the header. On a pipe the writer
  * enlarges the pipe and may vmsplice payloads that stand in its own slots.
  */
 struct stream_writer *stream_writer_new(int fd, const struct stream_header *header, struct err *e);
 void stream_writer_free(struct stream_writer *writer);
+
+/*
+ * The reader at the other end of the pipe is one of ours, which reads: payloads may be vmspliced.
+ * A stranger might tee(2) the pages and hold them for longer than the ring of slots allows.
+ */
+void stream_writer_trust_reader(struct stream_writer *writer);
 
 /*
  * A page-aligned buffer of EXTENT_SIZE bytes to make the next payload in. It belongs to the
