@@ -32,7 +32,8 @@ struct object_dump {
   bool tcp_close;
   /* Is this host pid a process of the tree? For objects that others may share. */
   bool (*in_tree)(const struct object_dump *dump, pid_t pid);
-  void *tree;
+  void *context;  /* in_tree's */
+  json_t *shared; /* object; scratch for types whose descriptions share something (a pipe) */
 };
 
 struct object_restore {
@@ -74,9 +75,9 @@ struct object_type {
   int (*restore)(struct object_restore *restore, const struct file *file, struct err *e);
 
   /*
-   * When the process has all its descriptors: what only it can do, by remote system calls
-   * (tracee/remote.h). Called once for each file, in one process that has it at number fd. May be
-   * NULL.
+   * When all memory and descriptors are there: what had to wait (seals), and what only the process
+   * can do, by remote system calls. Called once for each file, in one process that has it at
+   * number fd (-1 and NULL: none has it open, it is only mapped). May be NULL.
    */
   int (*attach)(struct object_restore *restore, const struct file *file, int fd,
                 struct tracee *tracee, struct err *e);
@@ -85,6 +86,24 @@ struct object_type {
 /* The type that takes the source, never NULL: the last one refuses what no other knows. */
 const struct object_type *object_type_of(const struct object_source *source);
 const struct object_type *object_type_by_name(const char *name);
+
+/* Does the path of the link, seen from the target's root, still lead to the very file? */
+bool object_path_leads_to(const struct object_source *source);
+
+/* Opens a path below the restored tree's root as it would be seen from inside. -1 with errno. */
+int object_open(const struct object_restore *restore, const char *path, uint32_t flags);
+
+/* Our descriptor of something that several descriptions share, by its key; -1: not made yet. */
+int object_shared_fd(const struct object_restore *restore, const char *key);
+int object_share_fd(struct object_restore *restore, const char *key, int fd, struct err *e);
+
+/* Opens the object behind a descriptor of ours anew: another description with other flags. */
+int object_reopen(int fd, uint32_t flags, struct err *e);
+
+/* The types, one a file. */
+extern const struct object_type object_regular, object_directory, object_device, object_pipe,
+    object_eventfd, object_epoll, object_timerfd, object_signalfd, object_memfd, object_shmem,
+    object_tcp, object_unknown;
 
 /* "pid 4711 fd 7 (io_uring)", or "pid 4711 (/path)" for fd -1: the start of every error text. */
 void object_describe(const struct object_source *source, char *text, size_t size);

@@ -1,0 +1,98 @@
+#include "object/object.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+/* In the order of asking; the last one takes whatever is left, and refuses it. */
+static const struct object_type *const types[] = {
+    &object_memfd,   &object_shmem,    &object_regular, &object_directory,
+    &object_device,  &object_pipe,     &object_eventfd, &object_epoll,
+    &object_timerfd, &object_signalfd, &object_tcp,     &object_unknown,
+};
+
+const struct object_type *object_type_of(const struct object_source *source)
+{
+  size_t i = 0;
+
+  while (!types[i]->matches(source))
+    i++;
+  return types[i];
+}
+
+const struct object_type *object_type_by_name(const char *name)
+{
+  for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+    if (strcmp(types[i]->name, name) == 0)
+      return types[i];
+  }
+  return NULL;
+}
+
+void object_describe(const struct object_source *source, char *text, size_t size)
+{
+  const char *link = source->link;
+  size_t length = strlen(link);
+
+  /* "anon_inode:[io_uring]" is an io_uring. */
+  if (strncmp(link, "anon_inode:[", 12) == 0)
+    link += 12, length -= 13;
+  else if (strncmp(link, "anon_inode:", 11) == 0)
+    link += 11, length -= 11;
+  if (source->fd >= 0)
+    snprintf(text, size, "pid %d fd %d (%.*s)", source->pid, source->fd, (int)length, link);
+  else
+    snprintf(text, size, "pid %d (%.*s)", source->pid, (int)length, link);
+}
+
+bool object_path_leads_to(const struct object_source *source)
+{
+  char path[PATH_MAX + 32];
+  struct stat found;
+
+  snprintf(path, sizeof(path), "/proc/%d/root%s", source->pid, source->link);
+  return stat(path, &found) == 0 && found.st_dev == source->stat.st_dev &&
+         found.st_ino == source->stat.st_ino;
+}
+
+int object_open(const struct object_restore *restore, const char *path, uint32_t flags)
+{
+  struct open_how how = {
+      .flags = (flags & (uint32_t) ~(O_CREAT | O_EXCL | O_TRUNC)) | O_CLOEXEC | O_NOCTTY,
+      .resolve = RESOLVE_IN_ROOT,
+  };
+
+  if (flags & O_PATH)
+    how.flags &= O_PATH | O_CLOEXEC | O_DIRECTORY | O_NOFOLLOW;
+  return (int)syscall(SYS_openat2, restore->root_fd, path, &how, sizeof(how));
+}
+
+int object_shared_fd(const struct object_restore *restore, const char *key)
+{
+  const json_t *fd = json_object_get(restore->shared, key);
+
+  return fd ? (int)json_integer_value(fd) : -1;
+}
+
+int object_share_fd(struct object_restore *restore, const char *key, int fd, struct err *e)
+{
+  if (json_object_set_new(restore->shared, key, json_integer(fd)) < 0)
+    return err_set(e, "out of memory");
+  return 0;
+}
+
+int object_reopen(int fd, uint32_t flags, struct err *e)
+{
+  char path[32];
+  int opened;
+
+  snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+  opened = open(path, (int)flags | O_CLOEXEC);
+  return opened < 0 ? err_sys(e, "reopen") : opened;
+}

@@ -1,0 +1,110 @@
+/* What would stop this restore, found before anything is made. */
+#include "restore/rebuild.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static int check_files(struct rebuild *rebuild, struct err *e)
+{
+  for (size_t i = 0; i < rebuild->tree.file_count; i++) {
+    const struct file *file = &rebuild->tree.files[i];
+    const struct object_type *type = object_type_by_name(file->type);
+
+    if (!type || !type->restore)
+      return err_set(e, "file %u: a \"%s\" cannot be restored here", file->id, file->type);
+    if (type->check_restore && type->check_restore(&rebuild->objects, file, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+static int check_pid(int32_t pid, struct err *e)
+{
+  if (kill(pid, 0) == 0 || errno != ESRCH)
+    return err_set(e, "pid %d is in use; end that process or restore into a new pid namespace",
+                   pid);
+  return 0;
+}
+
+/* In a pid namespace that others use the old numbers must be free. */
+static int check_pids(const struct rebuild *rebuild, struct err *e)
+{
+  if (rebuild->tree.checkpoint.own_pidns)
+    return 0;
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    const struct process *process = &rebuild->tree.processes[i];
+
+    if (check_pid(process->pid, e) < 0)
+      return -1;
+    for (size_t k = 0; k < process->thread_count; k++) {
+      if (check_pid(process->threads[k].tid, e) < 0)
+        return -1;
+    }
+  }
+  return 0;
+}
+
+/* The control socket stands above every descriptor of the tree; the limit must allow it. */
+static int choose_control_fd(struct rebuild *rebuild, struct err *e)
+{
+  struct rlimit limit;
+  int highest = 2;
+
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    const struct process *process = &rebuild->tree.processes[i];
+
+    for (size_t k = 0; k < process->descriptor_count; k++)
+      highest = process->descriptors[k].fd > highest ? process->descriptors[k].fd : highest;
+  }
+  /* What is received before its place is known must fit below it, too. */
+  rebuild->control_fd = highest + 1 < SEND_LIMIT ? SEND_LIMIT : highest + 1;
+  if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+    return err_sys(e, "limit of open files");
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if ((rlim_t)rebuild->control_fd + 1 >= limit.rlim_max ||
+      rebuild->tree.file_count + 32 >= limit.rlim_max)
+    return err_set(e, "the tree has more descriptors than our limit of open files, %" PRIu64,
+                   (uint64_t)limit.rlim_max);
+  return 0;
+}
+
+static int check_machine(const struct checkpoint *checkpoint, struct err *e)
+{
+  AUTO_FREE char *digest = NULL;
+  uint64_t features = 0;
+  uint32_t size = 0;
+
+  if (tracee_vdso_digest(0, &digest, e) < 0)
+    return -1;
+  if (strcmp(digest, checkpoint->vdso_digest) != 0)
+    return err_set(e, "the image is of another kernel (%s): its vdso differs from this one's",
+                   checkpoint->kernel);
+  if (tracee_xstate_features(&features, &size, e) < 0)
+    return -1;
+  if (checkpoint->xstate_features & ~features || checkpoint->xstate_size > size)
+    return err_set(e,
+                   "the image is of another processor: register sets 0x%" PRIx64
+                   " were in use, this one has 0x%" PRIx64,
+                   checkpoint->xstate_features, features);
+  return 0;
+}
+
+int rebuild_check(struct rebuild *rebuild, struct err *e)
+{
+  const struct tree *tree = &rebuild->tree;
+
+  if (tree_check(tree, e) < 0)
+    return -1;
+  if (tree->process_count == 0 || tree->processes[0].pid != tree->checkpoint.root)
+    return err_set(e, "the image does not begin with its root process");
+  if (check_machine(&tree->checkpoint, e) < 0 || check_pids(rebuild, e) < 0 ||
+      choose_control_fd(rebuild, e) < 0)
+    return -1;
+  return check_files(rebuild, e);
+}

@@ -1,0 +1,201 @@
+/* Page frames into memory: of a process through process_vm_writev(2), of a shared object by pwrite.
+ */
+#include "restore/rebuild.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "stream/frame.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+/* Calls `each` for every run of set bits; stops at the first that fails. */
+struct runs {
+  uint64_t bits;
+  unsigned first, count; /* the current run */
+};
+
+static bool next_run(struct runs *runs)
+{
+  if (runs->bits == 0)
+    return false;
+  runs->first = (unsigned)__builtin_ctzll(runs->bits);
+  runs->count = ~(runs->bits >> runs->first) == 0
+                    ? EXTENT_PAGES
+                    : (unsigned)__builtin_ctzll(~(runs->bits >> runs->first));
+  if (runs->first + runs->count >= EXTENT_PAGES)
+    runs->bits = 0;
+  else
+    runs->bits &= ~UINT64_C(0) << (runs->first + runs->count);
+  return true;
+}
+
+static struct rebuilt *owner_of_space(const struct rebuild *rebuild, uint32_t space)
+{
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    struct rebuilt *which = &rebuild->processes[i];
+
+    if (which->mm && which->mm->id == space)
+      return which;
+  }
+  return NULL;
+}
+
+/* The mapping that holds the address, or NULL. */
+static const struct vma *find_vma(const struct mm *mm, uint64_t address)
+{
+  size_t low = 0;
+  size_t high = mm->vma_count;
+
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+
+    if (mm->vmas[middle].end <= address)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low < mm->vma_count && mm->vmas[low].start <= address ? &mm->vmas[low] : NULL;
+}
+
+/* Every described page must lie in private memory of the image. */
+static int check_extent(const struct mm *mm, uint64_t address, uint64_t present, struct err *e)
+{
+  for (struct runs runs = {.bits = present}; next_run(&runs);) {
+    uint64_t at = address + (uint64_t)runs.first * PAGE_SIZE_X86;
+    uint64_t end = at + (uint64_t)runs.count * PAGE_SIZE_X86;
+
+    while (at < end) {
+      const struct vma *vma = find_vma(mm, at);
+
+      if (!vma || vma->special || !(vma->flags & MAP_PRIVATE))
+        return err_set(e, "space %u: page at 0x%" PRIx64 " is in no private mapping", mm->id, at);
+      at = vma->end;
+    }
+  }
+  return 0;
+}
+
+/* Zero pages are there by themselves, except where a private mapping shows a file otherwise. */
+static int fill_zeros(const struct rebuilt *which, const struct frame *frame, struct err *e)
+{
+  static const uint8_t zeros[PAGE_SIZE_X86];
+
+  for (uint64_t bits = frame->present & ~frame->stored; bits; bits &= bits - 1) {
+    uint64_t at = frame->address + (uint64_t)__builtin_ctzll(bits) * PAGE_SIZE_X86;
+
+    if (find_vma(which->mm, at)->file == 0)
+      continue;
+    if (tracee_write(&which->threads[0], at, zeros, sizeof(zeros), e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+static int fill_process(const struct rebuilt *which, const struct frame *frame,
+                        const uint8_t *payload, struct err *e)
+{
+  struct iovec remote[EXTENT_PAGES];
+  struct iovec local = {.iov_base = (void *)payload, .iov_len = frame_raw_length(frame)};
+  unsigned count = 0;
+
+  for (struct runs runs = {.bits = frame->stored}; next_run(&runs);) {
+    remote[count++] = (struct iovec){
+        .iov_base = (void *)(frame->address + (uint64_t)runs.first * PAGE_SIZE_X86), /* NOLINT */
+        .iov_len = (size_t)runs.count * PAGE_SIZE_X86,
+    };
+  }
+  if (count == 0 || process_vm_writev(which->threads[0].pid, &local, 1, remote, count, 0) ==
+                        (ssize_t)local.iov_len)
+    return 0;
+  /* A mapping that the process may not write itself: run by run, by force where needed. */
+  for (unsigned i = 0; i < count; i++) {
+    if (tracee_write(&which->threads[0], (uint64_t)remote[i].iov_base, payload, remote[i].iov_len,
+                     e) < 0)
+      return -1;
+    payload += remote[i].iov_len;
+  }
+  return 0;
+}
+
+/* The description may be a read-only one; filling takes another. */
+static int open_object(const struct rebuild *rebuild, size_t index, struct err *e)
+{
+  return object_reopen(rebuild->objects.local[index], O_RDWR, e);
+}
+
+static int fill_object(const struct rebuild *rebuild, const struct frame *frame,
+                       const uint8_t *payload, struct err *e)
+{
+  for (size_t i = 0; i < rebuild->tree.file_count; i++) {
+    const struct file *file = &rebuild->tree.files[i];
+    AUTO_CLOSE int fd = -1;
+
+    if (file->space != frame->space)
+      continue;
+    fd = open_object(rebuild, i, e);
+    if (fd < 0)
+      return -1;
+    for (struct runs runs = {.bits = frame->stored}; next_run(&runs);) {
+      uint64_t offset = frame->address + (uint64_t)runs.first * PAGE_SIZE_X86;
+      uint64_t size = (uint64_t)runs.count * PAGE_SIZE_X86;
+
+      if (offset >= file->size)
+        return err_set(e, "space %u: page at %" PRIu64 " is behind the end", frame->space, offset);
+      /* The last page may be longer than the object. */
+      if (io_pwrite(fd, payload, size < file->size - offset ? size : file->size - offset,
+                    (off_t)offset) < 0)
+        return err_sys(e, "space %u: write", frame->space);
+      payload += size;
+    }
+    return 0;
+  }
+  return err_set(e, "page frame of space %u, which no state frame knows", frame->space);
+}
+
+int rebuild_fill(struct rebuild *rebuild, const struct frame *frame, const void *payload,
+                 struct err *e)
+{
+  struct rebuilt *which = owner_of_space(rebuild, frame->space);
+
+  rebuild->page_bytes += frame_raw_length(frame);
+  if (!which)
+    return fill_object(rebuild, frame, payload, e);
+  if (check_extent(which->mm, frame->address, frame->present, e) < 0 ||
+      rebuild_layout(rebuild, which, e) < 0)
+    return -1;
+  if (fill_zeros(which, frame, e) < 0 || fill_process(which, frame, payload, e) < 0)
+    return err_prefix(e, "pid %d: fill", which->process->pid);
+  return 0;
+}
+
+int rebuild_inherit(struct rebuild *rebuild, const struct frame *frame, struct err *e)
+{
+  struct rebuilt *which = owner_of_space(rebuild, frame->space);
+  struct extent *longer;
+
+  if (!which || !which->mm->parent)
+    return err_set(e, "INHERIT frame of space %u, which has no parent", frame->space);
+  if (which->laid_out)
+    return err_set(e, "INHERIT frame of space %u behind its pages", frame->space);
+  if (check_extent(which->mm, frame->address, frame->present, e) < 0)
+    return -1;
+  if (which->inherited_count &&
+      which->inherited[which->inherited_count - 1].address >= frame->address)
+    return err_set(e, "INHERIT frames of space %u are not in order", frame->space);
+  /* Room doubles: it is a power of two whenever it is full. */
+  if ((which->inherited_count & (which->inherited_count - 1)) == 0) {
+    longer = reallocarray(which->inherited, which->inherited_count ? which->inherited_count * 2 : 1,
+                          sizeof(*longer));
+    if (!longer)
+      return err_sys(e, "space %u", frame->space);
+    which->inherited = longer;
+  }
+  which->inherited[which->inherited_count++] =
+      (struct extent){.address = frame->address, .present = frame->present};
+  return 0;
+}

@@ -1,0 +1,457 @@
+/*
+ * The mappings of a process. What is there goes, except the remote mapping and the kernel's own
+ * (vdso, vvar), which move to where they were; of what a forked child shares with its parent, the
+ * inherited pages stay.
+ */
+#include "restore/rebuild.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+enum { LOWEST_ADDRESS = 0x10000 };
+#define HIGHEST_ADDRESS UINT64_C(0x7ffffffff000)
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+struct range {
+  uint64_t start, end;
+};
+
+static int compare_ranges(const void *a, const void *b)
+{
+  const struct range *x = a;
+  const struct range *y = b;
+
+  return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* Everything that is mapped in the process now: start, end and name of each. */
+struct mapping {
+  uint64_t start, end;
+  char name[32];
+};
+
+static int read_mappings(pid_t pid, struct mapping **mappings, size_t *count, struct err *e)
+{
+  AUTO_FREE char *path = io_format(e, "/proc/%d/maps", pid);
+  AUTO_FCLOSE FILE *file = path ? fopen(path, "re") : NULL;
+  AUTO_FREE struct mapping *list = NULL;
+  AUTO_FREE char *line = NULL;
+  size_t room = 0;
+  size_t used = 0;
+
+  if (!file)
+    return err_sys(e, "pid %d: maps", pid);
+  while (getline(&line, &room, file) > 0) {
+    struct mapping *longer = reallocarray(list, used + 1, sizeof(*list));
+
+    if (!longer)
+      return err_sys(e, "pid %d: maps", pid);
+    list = longer;
+    list[used].name[0] = '\0';
+    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*x %*s %*u %31s", &list[used].start,
+               &list[used].end, list[used].name) < 2)
+      return err_set(e, "pid %d: maps: unexpected line", pid);
+    used++;
+  }
+  *mappings = TAKE_POINTER(list);
+  *count = used;
+  return 0;
+}
+
+int layout_free_range(const struct rebuild *rebuild, pid_t pid, uint64_t size, uint64_t *address,
+                      struct err *e)
+{
+  AUTO_FREE struct mapping *mappings = NULL;
+  AUTO_FREE struct range *used = NULL;
+  uint64_t candidate = LOWEST_ADDRESS;
+  size_t count = 0;
+  size_t total;
+
+  if (read_mappings(pid, &mappings, &count, e) < 0)
+    return -1;
+  total = count;
+  for (size_t i = 0; i < rebuild->tree.mm_count; i++)
+    total += rebuild->tree.mms[i].vma_count;
+  used = calloc(total + 1, sizeof(*used));
+  if (!used)
+    return err_sys(e, "address space");
+  for (size_t i = 0; i < count; i++)
+    used[i] = (struct range){mappings[i].start, mappings[i].end};
+  for (size_t i = 0; i < rebuild->tree.mm_count; i++) {
+    for (size_t k = 0; k < rebuild->tree.mms[i].vma_count; k++)
+      used[count++] =
+          (struct range){rebuild->tree.mms[i].vmas[k].start, rebuild->tree.mms[i].vmas[k].end};
+  }
+  qsort(used, count, sizeof(*used), compare_ranges);
+  for (size_t i = 0; i < count; i++) {
+    if (used[i].start >= candidate && used[i].start - candidate >= size)
+      break;
+    if (used[i].end > candidate)
+      candidate = used[i].end;
+  }
+  if (candidate > HIGHEST_ADDRESS - size)
+    return err_set(e, "pid %d: no address range of %" PRIu64 " bytes is free", pid, size);
+  *address = candidate;
+  return 0;
+}
+
+static const struct vma *special_vma(const struct mm *mm, const char *name)
+{
+  for (size_t i = 0; i < mm->vma_count; i++) {
+    if (mm->vmas[i].special && strcmp(mm->vmas[i].special, name) == 0)
+      return &mm->vmas[i];
+  }
+  return NULL;
+}
+
+static int unmap(struct tracee *tracee, uint64_t start, uint64_t end, struct err *e)
+{
+  if (start >= end)
+    return 0;
+  return call(tracee, e, "munmap", NULL, SYS_munmap, start, end - start, 0, 0, 0, 0);
+}
+
+static bool is_kernels(const struct mapping *mapping)
+{
+  return strcmp(mapping->name, "[vdso]") == 0 || strncmp(mapping->name, "[vvar", 5) == 0;
+}
+
+/* Unmaps all but the remote mapping and the kernel's own. */
+static int unmap_program(const struct rebuild *rebuild, struct tracee *tracee,
+                         const struct mapping *mappings, size_t count, struct err *e)
+{
+  uint64_t from = 0;
+
+  for (size_t i = 0; i < count && mappings[i].start < HIGHEST_ADDRESS; i++) {
+    bool ours = mappings[i].start >= rebuild->trampoline &&
+                mappings[i].end <= rebuild->trampoline + REMOTE_SIZE;
+
+    if (!ours && !is_kernels(&mappings[i]))
+      continue;
+    if (unmap(tracee, from, mappings[i].start, e) < 0)
+      return -1;
+    from = mappings[i].end;
+  }
+  return unmap(tracee, from, HIGHEST_ADDRESS, e);
+}
+
+static int move(struct tracee *tracee, const struct mapping *mapping, uint64_t to, struct err *e)
+{
+  uint64_t size = mapping->end - mapping->start;
+
+  return call(tracee, e, "mremap of the vdso", NULL, SYS_mremap, mapping->start, size, size,
+              MREMAP_MAYMOVE | MREMAP_FIXED, to, 0);
+}
+
+/* Moves the kernel's mappings: by way of a free range, as old and new places may overlap. */
+static int move_kernels(const struct rebuild *rebuild, struct rebuilt *which,
+                        struct mapping *mappings, size_t count, struct err *e)
+{
+  struct tracee *tracee = &which->threads[0];
+  uint64_t lowest = 0;
+  uint64_t highest = 0;
+  uint64_t stage;
+
+  for (size_t i = 0; i < count; i++) {
+    if (!is_kernels(&mappings[i]))
+      continue;
+    lowest = lowest ? lowest : mappings[i].start;
+    highest = mappings[i].end;
+  }
+  if (layout_free_range(rebuild, tracee->pid, highest - lowest, &stage, e) < 0)
+    return -1;
+  for (size_t i = 0; i < count; i++) {
+    struct mapping *mapping = &mappings[i];
+    uint64_t size = mapping->end - mapping->start;
+
+    if (!is_kernels(mapping))
+      continue;
+    if (move(tracee, mapping, stage + (mapping->start - lowest), e) < 0)
+      return -1;
+    mapping->start = stage + (mapping->start - lowest);
+    mapping->end = mapping->start + size;
+  }
+  for (size_t i = 0; i < count; i++) {
+    struct mapping *mapping = &mappings[i];
+    const struct vma *vma;
+
+    if (!is_kernels(mapping))
+      continue;
+    mapping->name[strlen(mapping->name) - 1] = '\0'; /* "[vdso]" -> "vdso" */
+    vma = special_vma(which->mm, mapping->name + 1);
+    if (!vma || vma->end - vma->start != mapping->end - mapping->start)
+      return err_set(e, "pid %d: its %s was of another size: another kernel", which->process->pid,
+                     mapping->name + 1);
+    if (move(tracee, mapping, vma->start, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+/* Descriptors of the files that the process maps, in it: numbers by index in tree.files. */
+static int send_files(struct rebuild *rebuild, struct rebuilt *which, int *numbers, struct err *e)
+{
+  struct tracee *tracee = &which->threads[0];
+  AUTO_FREE bool *wanted = calloc(rebuild->tree.file_count + 1, sizeof(*wanted));
+  int fds[SEND_LIMIT], remote[SEND_LIMIT];
+  size_t index[SEND_LIMIT];
+  size_t count = 0;
+
+  if (!wanted)
+    return err_sys(e, "pid %d: files", which->process->pid);
+  for (size_t i = 0; i < which->mm->vma_count; i++) {
+    const struct file *file = tree_file(&rebuild->tree, which->mm->vmas[i].file);
+
+    if (file)
+      wanted[file - rebuild->tree.files] = true;
+  }
+  for (size_t i = 0; i <= rebuild->tree.file_count; i++) {
+    if (i < rebuild->tree.file_count && wanted[i]) {
+      index[count] = i;
+      fds[count++] = rebuild->objects.local[i];
+    }
+    if (count == SEND_LIMIT || (i == rebuild->tree.file_count && count)) {
+      if (rebuild_send(rebuild, tracee, fds, count, remote, e) < 0)
+        return -1;
+      for (size_t k = 0; k < count; k++)
+        numbers[index[k]] = remote[k];
+      count = 0;
+    }
+  }
+  return 0;
+}
+
+/* The calls that make one mapping, or part of one, in the image's state as far as it can be now. */
+static int map_part(const struct rebuild *rebuild, struct tracee *tracee, const struct vma *vma,
+                    uint64_t start, uint64_t end, const int *numbers, struct err *e)
+{
+  const struct file *file = tree_file(&rebuild->tree, vma->file);
+  uint64_t flags = vma->flags | MAP_FIXED;
+  uint64_t fd = file ? (uint64_t)numbers[file - rebuild->tree.files] : (uint64_t)-1;
+
+  if (call(tracee, e, "mmap", NULL, SYS_mmap, start, end - start, vma->prot,
+           file ? flags : flags | MAP_ANONYMOUS, fd,
+           file ? vma->offset + (start - vma->start) : 0) < 0)
+    return err_prefix(e, "mapping at 0x%" PRIx64, start);
+  /* Before the pages come: it decides of what size they are. */
+  if (vma->advice & VMA_HUGEPAGE)
+    return call(tracee, e, "madvise", NULL, SYS_madvise, start, end - start, MADV_HUGEPAGE, 0, 0,
+                0);
+  if (vma->advice & VMA_NOHUGEPAGE)
+    return call(tracee, e, "madvise", NULL, SYS_madvise, start, end - start, MADV_NOHUGEPAGE, 0, 0,
+                0);
+  return 0;
+}
+
+static bool is_inherited(const struct rebuilt *which, uint64_t address)
+{
+  size_t low = 0;
+  size_t high = which->inherited_count;
+
+  while (low < high) { /* the last extent that starts at or below the address */
+    size_t middle = low + (high - low) / 2;
+
+    if (which->inherited[middle].address <= address)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  if (low == 0)
+    return false;
+  address -= which->inherited[low - 1].address;
+  return address < 64 * 4096 && which->inherited[low - 1].present >> (address / 4096) & 1;
+}
+
+static bool inherits_within(const struct rebuilt *which, uint64_t start, uint64_t end)
+{
+  for (size_t i = 0; i < which->inherited_count; i++) {
+    const struct extent *extent = &which->inherited[i];
+
+    if (extent->address < end && extent->address + UINT64_C(64) * 4096 > start)
+      return true;
+  }
+  return false;
+}
+
+/* Can the child's mapping go on living in the parent's? Only private memory with the same source.
+ */
+static bool continues(const struct vma *child, const struct vma *parent)
+{
+  if (child->special || parent->special || child->file != parent->file ||
+      (child->flags & ~(uint32_t)MAP_NORESERVE) != (parent->flags & ~(uint32_t)MAP_NORESERVE) ||
+      !(child->flags & MAP_PRIVATE))
+    return false;
+  return child->file == 0 || child->offset - child->start == parent->offset - parent->start;
+}
+
+/* Pages of the range that came with the fork but are not the child's: gone. */
+static int drop_strangers(const struct rebuilt *which, struct tracee *tracee, uint64_t start,
+                          uint64_t end, struct err *e)
+{
+  uint64_t from = 0;
+  uint64_t to = 0;
+
+  for (uint64_t at = start; at < end; at += 4096) {
+    if (is_inherited(which, at))
+      continue;
+    if (to != at) {
+      if (to > from && call(tracee, e, "madvise", NULL, SYS_madvise, from, to - from, MADV_DONTNEED,
+                            0, 0, 0) < 0)
+        return -1;
+      from = at;
+    }
+    to = at + 4096;
+  }
+  if (to > from)
+    return call(tracee, e, "madvise", NULL, SYS_madvise, from, to - from, MADV_DONTNEED, 0, 0, 0);
+  return 0;
+}
+
+/* One mapping of a child: the parts that the parent has stay, the others are made. */
+static int map_over(const struct rebuild *rebuild, struct rebuilt *which, const struct vma *vma,
+                    const int *numbers, struct err *e)
+{
+  const struct mm *parent = tree_mm(&rebuild->tree, which->mm->parent);
+  struct tracee *tracee = &which->threads[0];
+  uint64_t at = vma->start;
+
+  for (size_t i = 0; parent && i < parent->vma_count && at < vma->end; i++) {
+    const struct vma *old = &parent->vmas[i];
+    uint64_t start = old->start > at ? old->start : at;
+    uint64_t end = old->end < vma->end ? old->end : vma->end;
+
+    if (start >= end || !continues(vma, old) || !inherits_within(which, start, end))
+      continue;
+    if (at < start && map_part(rebuild, tracee, vma, at, start, numbers, e) < 0)
+      return -1;
+    if (vma->prot != old->prot &&
+        call(tracee, e, "mprotect", NULL, SYS_mprotect, start, end - start, vma->prot, 0, 0, 0) < 0)
+      return -1;
+    if (drop_strangers(which, tracee, start, end, e) < 0)
+      return -1;
+    at = end;
+  }
+  return at < vma->end ? map_part(rebuild, tracee, vma, at, vma->end, numbers, e) : 0;
+}
+
+/* What the child has not: holes between its mappings that the parent had filled. */
+static int unmap_holes(const struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  struct tracee *tracee = &which->threads[0];
+  uint64_t from = 0;
+
+  for (size_t i = 0; i < which->mm->vma_count && from < HIGHEST_ADDRESS; i++) {
+    const struct vma *vma = &which->mm->vmas[i];
+
+    if (rebuild->trampoline >= from && rebuild->trampoline < vma->start) {
+      if (unmap(tracee, from, rebuild->trampoline, e) < 0)
+        return -1;
+      from = rebuild->trampoline + REMOTE_SIZE;
+    }
+    if (unmap(tracee, from, vma->start < HIGHEST_ADDRESS ? vma->start : HIGHEST_ADDRESS, e) < 0)
+      return -1;
+    from = vma->end;
+  }
+  if (rebuild->trampoline >= from) {
+    if (unmap(tracee, from, rebuild->trampoline, e) < 0)
+      return -1;
+    from = rebuild->trampoline + REMOTE_SIZE;
+  }
+  return unmap(tracee, from, HIGHEST_ADDRESS, e);
+}
+
+static int clear_ground(const struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  struct tracee *tracee = &which->threads[0];
+  AUTO_FREE struct mapping *mappings = NULL;
+  size_t count;
+
+  if (which->mm->parent)
+    return unmap_holes(rebuild, which, e);
+  if (read_mappings(tracee->pid, &mappings, &count, e) < 0 ||
+      unmap_program(rebuild, tracee, mappings, count, e) < 0)
+    return -1;
+  return move_kernels(rebuild, which, mappings, count, e);
+}
+
+int rebuild_layout(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  AUTO_FREE int *numbers = calloc(rebuild->tree.file_count + 1, sizeof(*numbers));
+
+  if (which->laid_out || !which->mm)
+    return 0;
+  which->laid_out = true;
+  if (!numbers)
+    return err_sys(e, "pid %d: files", which->process->pid);
+  if (rebuild_spawn(rebuild, which, e) < 0 || clear_ground(rebuild, which, e) < 0 ||
+      send_files(rebuild, which, numbers, e) < 0)
+    return err_prefix(e, "pid %d", which->process->pid);
+  for (size_t i = 0; i < which->mm->vma_count; i++) {
+    const struct vma *vma = &which->mm->vmas[i];
+
+    if (!vma->special && map_over(rebuild, which, vma, numbers, e) < 0)
+      return err_prefix(e, "pid %d", which->process->pid);
+  }
+  /* All but the control socket: nothing that was sent is needed any more. */
+  if (call(&which->threads[0], e, "close_range", NULL, SYS_close_range, 0,
+           (uint64_t)rebuild->control_fd - 1, 0, 0, 0, 0) < 0)
+    return err_prefix(e, "pid %d", which->process->pid);
+  return 0;
+}
+
+static const struct {
+  uint64_t advice;
+  int madvise;
+} late_advice[] = {
+    {VMA_DONTFORK, MADV_DONTFORK}, {VMA_WIPEONFORK, MADV_WIPEONFORK},
+    {VMA_DONTDUMP, MADV_DONTDUMP}, {VMA_SEQUENTIAL, MADV_SEQUENTIAL},
+    {VMA_RANDOM, MADV_RANDOM},     {VMA_MERGEABLE, MADV_MERGEABLE},
+};
+
+static int seal_vma(struct tracee *tracee, const struct vma *vma, struct err *e)
+{
+  uint64_t size = vma->end - vma->start;
+
+  for (size_t i = 0; i < ARRAY_LEN(late_advice); i++) {
+    if (vma->advice & late_advice[i].advice &&
+        call(tracee, e, "madvise", NULL, SYS_madvise, vma->start, size,
+             (uint64_t)late_advice[i].madvise, 0, 0, 0) < 0)
+      return -1;
+  }
+  if (vma->advice & (VMA_LOCKED | VMA_LOCKONFAULT) &&
+      call(tracee, e, "mlock", NULL, SYS_mlock2, vma->start, size,
+           vma->advice & VMA_LOCKONFAULT ? MLOCK_ONFAULT : 0, 0, 0, 0) < 0)
+    return -1;
+  if (vma->name) {
+    uint64_t area = tracee_scratch(tracee);
+
+    if (tracee_write(tracee, area, vma->name, strlen(vma->name) + 1, e) < 0 ||
+        call(tracee, e, "name of a mapping", NULL, SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME,
+             vma->start, size, area, 0) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+int rebuild_seal(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  (void)rebuild;
+  for (size_t i = 0; i < which->mm->vma_count; i++) {
+    const struct vma *vma = &which->mm->vmas[i];
+
+    if (!vma->special && seal_vma(&which->threads[0], vma, e) < 0)
+      return err_prefix(e, "pid %d: mapping at 0x%" PRIx64, which->process->pid, vma->start);
+  }
+  return 0;
+}

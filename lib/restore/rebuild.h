@@ -1,0 +1,113 @@
+/* What the files of this directory share: the tree as it grows. */
+#ifndef CKPT_RESTORE_REBUILD_H
+#define CKPT_RESTORE_REBUILD_H
+
+#include "base/err.h"
+#include "object/object.h"
+#include "restore/restore.h"
+#include "state/model.h"
+#include "tracee/remote.h"
+#include "tracee/tracee.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Pages that a space inherits from its parent, in address order. */
+struct extent {
+  uint64_t address;
+  uint64_t present;
+};
+
+/* One process of the tree on its way. */
+struct rebuilt {
+  const struct process *process;
+  const struct mm *mm; /* NULL for zombies */
+  struct rebuilt *parent;
+  struct tracee *threads; /* [0] is the leader; thread_count of them exist */
+  size_t thread_count;
+  bool forked;   /* it exists */
+  bool executed; /* it runs its program, if that is not its parent's */
+  bool parted;   /* its early children exist and it is in its own session */
+  bool grouped;  /* it is in its process group */
+  bool laid_out; /* its mappings are there, pages can come */
+  struct extent *inherited;
+  size_t inherited_count;
+};
+
+struct rebuild {
+  const struct restore_options *options;
+  struct tree tree;
+  struct rebuilt *processes; /* in the order of tree.processes */
+  struct object_restore objects;
+  int control[2];      /* SOCK_SEQPACKET: [0] ours, [1] to be inherited by the tree */
+  int control_fd;      /* its number in every process of the tree */
+  uint64_t trampoline; /* base of the remote mapping in every process */
+  const char *id;      /* under which it is registered, or NULL */
+  bool reserved;       /* that id is ours until the tree is registered or gone */
+  uint64_t page_bytes; /* filled so far */
+};
+
+/* check.c: everything that can be refused before anything is made. */
+int rebuild_check(struct rebuild *rebuild, struct err *e);
+
+/* spawn.c: processes that exist, stopped, with one thread and the remote mapping. */
+int rebuild_spawn_root(struct rebuild *rebuild, struct err *e);
+int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+/* Forks the children that stay in the session which the process leaves; then it makes its own. */
+int rebuild_part(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+/* Process groups, when all processes exist. */
+int rebuild_groups(struct rebuild *rebuild, struct err *e);
+/* Ends the processes that are zombies in the image. */
+int rebuild_zombies(struct rebuild *rebuild, struct err *e);
+/* Kills whatever was made and waits until it is gone. */
+void rebuild_kill(struct rebuild *rebuild);
+
+/* layout.c: the mappings of one process, before its pages come. */
+int rebuild_layout(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+/* What must wait until all pages are there and all children are forked: advice, locks, names. */
+int rebuild_seal(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+/* An address range that neither the process nor any mapping of the image uses. */
+int layout_free_range(const struct rebuild *rebuild, pid_t pid, uint64_t size, uint64_t *address,
+                      struct err *e);
+
+/* fill.c: one PAGES frame into a process or a shared object; payload: its pages, uncompressed. */
+struct frame;
+int rebuild_fill(struct rebuild *rebuild, const struct frame *frame, const void *payload,
+                 struct err *e);
+int rebuild_inherit(struct rebuild *rebuild, const struct frame *frame, struct err *e);
+
+/* files.c: descriptions here, descriptors there. */
+int rebuild_files(struct rebuild *rebuild, struct err *e);
+/* Installs all descriptors, the working directory and the root of a process. */
+int rebuild_descriptors(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+int rebuild_attach(struct rebuild *rebuild, struct err *e);
+/*
+ * Sends descriptors of ours into a process: numbers[i] is then the number of fds[i] there. At most
+ * SEND_LIMIT at once.
+ */
+enum { SEND_LIMIT = 128 };
+int rebuild_send(struct rebuild *rebuild, struct tracee *tracee, const int *fds, size_t count,
+                 int *numbers, struct err *e);
+
+/* attributes.c: all else that the kernel keeps for a process; credentials.c: who it is. */
+int rebuild_attributes(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+/* Whether others may trace it and dump its core: after the credentials, which change it. */
+int rebuild_dumpable(struct rebuilt *which, struct err *e);
+int rebuild_credentials(const struct credentials *wanted, struct tracee *tracee, struct err *e);
+/* signals.c: actions, pending signals, timers. Timers start to run here. */
+int rebuild_signals(struct rebuilt *which, struct err *e);
+int rebuild_timers(struct rebuilt *which, struct err *e);
+
+/* threads.c */
+int rebuild_threads(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+int rebuild_thread_state(struct rebuilt *which, size_t index, struct err *e);
+/* Unmaps the remote mapping, gives every thread its registers. Nothing remote is possible after. */
+int rebuild_finish(struct rebuilt *which, struct err *e);
+
+/* remote calls with the errno as an error: "pid 7: <what>: <reason>". Fails on negative results. */
+int call(struct tracee *tracee, struct err *e, const char *what, int64_t *result, long number,
+         uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t f, uint64_t g);
+
+struct rebuilt *rebuilt_by_pid(const struct rebuild *rebuild, int32_t pid);
+
+#endif

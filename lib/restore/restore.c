@@ -1,0 +1,278 @@
+#include "restore/restore.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "codec/codec.h"
+#include "container/container.h"
+#include "restore/rebuild.h"
+#include "stream/stats.h"
+#include "stream/stream.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+static void rebuild_free(struct rebuild *rebuild)
+{
+  for (size_t i = 0; rebuild->processes && i < rebuild->tree.process_count; i++) {
+    free(rebuild->processes[i].threads);
+    free(rebuild->processes[i].inherited);
+  }
+  free(rebuild->processes);
+  for (size_t i = 0; rebuild->objects.local && i < rebuild->tree.file_count; i++)
+    cleanup_close(&rebuild->objects.local[i]);
+  free(rebuild->objects.local);
+  json_decref(rebuild->objects.shared);
+  cleanup_close(&rebuild->objects.root_fd);
+  cleanup_close(&rebuild->objects.net_fd);
+  cleanup_close(&rebuild->control[0]);
+  cleanup_close(&rebuild->control[1]);
+  tree_free(&rebuild->tree);
+}
+
+/* The state frames are complete: what follows from them. */
+static int prepare(struct rebuild *rebuild, struct err *e)
+{
+  struct tree *tree = &rebuild->tree;
+
+  rebuild->processes = calloc(tree->process_count + 1, sizeof(*rebuild->processes));
+  rebuild->objects.local = calloc(tree->file_count + 1, sizeof(int));
+  rebuild->objects.shared = json_object();
+  if (!rebuild->processes || !rebuild->objects.local || !rebuild->objects.shared)
+    return err_sys(e, "tree");
+  for (size_t i = 0; i < tree->file_count; i++)
+    rebuild->objects.local[i] = -1;
+  for (size_t i = 0; i < tree->process_count; i++)
+    rebuild->processes[i].process = &tree->processes[i];
+  for (size_t i = 0; i < tree->process_count; i++) {
+    rebuild->processes[i].mm = tree_mm(tree, tree->processes[i].mm);
+    rebuild->processes[i].parent = i ? rebuilt_by_pid(rebuild, tree->processes[i].ppid) : NULL;
+  }
+  rebuild->objects.root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (rebuild->objects.root_fd < 0)
+    return err_sys(e, "/");
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, rebuild->control) < 0)
+    return err_sys(e, "control socket");
+  return 0;
+}
+
+static int reserve_id(struct rebuild *rebuild, struct err *e)
+{
+  rebuild->id = rebuild->options->id ? rebuild->options->id : rebuild->tree.checkpoint.id;
+  if (!rebuild->id)
+    return 0;
+  if (container_reserve(rebuild->options->registry, rebuild->id, e) < 0)
+    return -1;
+  rebuild->reserved = true;
+  return 0;
+}
+
+/* From state to a stopped root process; the rest follows its pages. */
+static int begin(struct rebuild *rebuild, struct err *e)
+{
+  if (prepare(rebuild, e) < 0 || rebuild_check(rebuild, e) < 0 || reserve_id(rebuild, e) < 0 ||
+      rebuild_spawn_root(rebuild, e) < 0)
+    return -1;
+  return rebuild_files(rebuild, e);
+}
+
+static int fill(struct rebuild *rebuild, const struct frame *frame, struct codec_context *codec,
+                void *buffer, struct err *e)
+{
+  const void *payload = frame->payload;
+
+  if (frame->codec != CODEC_NONE) {
+    if (codec_decompress(codec, frame->codec, frame->payload, frame->length, buffer,
+                         frame_raw_length(frame), e) < 0)
+      return -1;
+    payload = buffer;
+  }
+  return rebuild_fill(rebuild, frame, payload, e);
+}
+
+static int take_frame(struct rebuild *rebuild, const struct frame *frame,
+                      struct codec_context *codec, void *buffer, struct err *e)
+{
+  if (frame->type == FRAME_STATE)
+    return tree_add_json(&rebuild->tree, frame->payload, frame->length, e);
+  if (frame->type != FRAME_PAGES && frame->type != FRAME_INHERIT)
+    return 0; /* not for us, and need not be understood */
+  if (!rebuild->processes && begin(rebuild, e) < 0)
+    return -1;
+  return frame->type == FRAME_PAGES ? fill(rebuild, frame, codec, buffer, e)
+                                    : rebuild_inherit(rebuild, frame, e);
+}
+
+static int read_stream(struct rebuild *rebuild, struct stream_reader *reader, struct err *e)
+{
+  CLEANUP(codec_context_cleanup) struct codec_context *codec = codec_context_new(e);
+  AUTO_FREE void *buffer = malloc(EXTENT_SIZE);
+  struct frame frame;
+  int result;
+
+  if (!codec || !buffer)
+    return err_sys(e, "buffers");
+  while ((result = stream_read(reader, &frame, e)) == 1) {
+    if (take_frame(rebuild, &frame, codec, buffer, e) < 0)
+      return -1;
+  }
+  if (result < 0)
+    return -1;
+  return rebuild->processes ? 0 : begin(rebuild, e);
+}
+
+typedef int step(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+
+static int existing(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  return which->mm ? rebuild_layout(rebuild, which, e) : rebuild_spawn(rebuild, which, e);
+}
+
+static int parted(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  return rebuild_part(rebuild, which, e);
+}
+
+static int signals(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  (void)rebuild;
+  return rebuild_signals(which, e);
+}
+
+static int timers(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  (void)rebuild;
+  return rebuild_timers(which, e);
+}
+
+static int thread_states(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  (void)rebuild;
+  for (size_t i = 0; i < which->process->thread_count; i++) {
+    if (rebuild_thread_state(which, i, e) < 0)
+      return -1;
+  }
+  return rebuild_dumpable(which, e);
+}
+
+static int finish(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  (void)rebuild;
+  return rebuild_finish(which, e);
+}
+
+/* One step for every process; zombies have nothing but their existence. */
+static int for_each(struct rebuild *rebuild, bool zombies, step *step, struct err *e)
+{
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    struct rebuilt *which = &rebuild->processes[i];
+
+    if (!which->mm && !zombies)
+      continue;
+    if (step(rebuild, which, e) < 0)
+      return err_prefix(e, "pid %d", which->process->pid);
+  }
+  return 0;
+}
+
+/* All pages are there and the stream was whole: everything else, up to the last register. */
+static int complete(struct rebuild *rebuild, struct err *e)
+{
+  if (for_each(rebuild, true, existing, e) < 0 || for_each(rebuild, true, parted, e) < 0 ||
+      rebuild_groups(rebuild, e) < 0 || rebuild_zombies(rebuild, e) < 0 ||
+      for_each(rebuild, false, rebuild_threads, e) < 0 ||
+      for_each(rebuild, false, rebuild_seal, e) < 0 ||
+      for_each(rebuild, false, rebuild_descriptors, e) < 0 || rebuild_attach(rebuild, e) < 0 ||
+      for_each(rebuild, false, rebuild_attributes, e) < 0 ||
+      for_each(rebuild, false, signals, e) < 0 || for_each(rebuild, false, thread_states, e) < 0 ||
+      for_each(rebuild, false, timers, e) < 0)
+    return -1;
+  return for_each(rebuild, false, finish, e);
+}
+
+static int write_report(const struct rebuild *rebuild, pid_t pid, struct err *e)
+{
+  const struct restore_options *options = rebuild->options;
+  AUTO_FREE char *line = NULL;
+
+  if (options->pid_file) {
+    AUTO_CLOSE int fd = open(options->pid_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    if (fd < 0 || dprintf(fd, "%d", pid) < 0)
+      return err_sys(e, "%s", options->pid_file);
+  }
+  if (options->report_fd < 0)
+    return 0;
+  line = rebuild->id ? io_format(e, "{\"pid\":%d,\"id\":\"%s\"}\n", pid, rebuild->id)
+                     : io_format(e, "{\"pid\":%d,\"id\":null}\n", pid);
+  if (!line)
+    return -1;
+  if (io_write(options->report_fd, line, strlen(line)) < 0)
+    return err_sys(e, "report");
+  return 0;
+}
+
+/* Lets all run. Whoever was stopped by job control gets its stop first. */
+static int release(struct rebuild *rebuild, struct err *e)
+{
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    struct rebuilt *which = &rebuild->processes[i];
+
+    if (strcmp(which->process->state, "stopped") == 0)
+      kill(which->threads[0].pid, SIGSTOP);
+  }
+  for (size_t i = rebuild->tree.process_count; i-- > 0;) {
+    struct rebuilt *which = &rebuild->processes[i];
+
+    for (size_t k = which->thread_count; k-- > 0;) {
+      if (tracee_detach(&which->threads[k], e) < 0)
+        return -1;
+    }
+  }
+  return 0;
+}
+
+static int run(struct rebuild *rebuild, struct stream_reader *reader, struct err *e)
+{
+  pid_t root;
+
+  if (read_stream(rebuild, reader, e) < 0 || complete(rebuild, e) < 0)
+    return -1;
+  root = rebuild->processes[0].threads[0].pid;
+  if (rebuild->id && container_register(rebuild->options->registry, rebuild->id, root, e) < 0)
+    return -1;
+  if (write_report(rebuild, root, e) < 0)
+    return -1;
+  return release(rebuild, e);
+}
+
+int restore_run(const struct restore_options *options, int in_fd, struct err *e)
+{
+  CLEANUP(rebuild_free)
+  struct rebuild rebuild = {
+      .options = options,
+      .control = {-1, -1},
+      .objects = {.root_fd = -1, .net_fd = -1, .tcp_close = options->tcp_close},
+  };
+  struct stats_clock clock = stats_start();
+  struct stream_header header;
+  struct stream_reader *reader = stream_reader_new(in_fd, &header, e);
+  int result;
+
+  if (!reader)
+    return -1;
+  rebuild.objects.tree = &rebuild.tree;
+  result = run(&rebuild, reader, e);
+  if (result < 0 && rebuild.processes)
+    rebuild_kill(&rebuild);
+  if (result < 0 && rebuild.reserved)
+    container_forget(options->registry, rebuild.id, &(struct err){""});
+  if (result == 0 && options->stats_fd >= 0)
+    result = stats_write(options->stats_fd, "ckpt-rebuild", &clock,
+                         stream_reader_totals(reader).bytes, rebuild.page_bytes, e);
+  stream_reader_free(reader);
+  return result;
+}

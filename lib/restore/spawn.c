@@ -1,0 +1,487 @@
+/*
+ * Making the processes. The root is forked from us and executes the root's program, so that
+ * /proc/PID/exe is right without any privilege; the others are forked by their parents, in remote
+ * system calls, with the pids that they had (clone3(2) set_tid).
+ */
+#include "restore/rebuild.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "container/sandbox.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+int call(struct tracee *tracee, struct err *e, const char *what, int64_t *result, long number,
+         uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t f, uint64_t g)
+{
+  int64_t value;
+
+  if (TRACEE_CALL(tracee, e, &value, number, a, b, c, d, f, g) < 0)
+    return -1;
+  if (value < 0 && value > -4096) {
+    errno = (int)-value;
+    return err_sys(e, "thread %d: %s", tracee->tid, what);
+  }
+  if (result)
+    *result = value;
+  return 0;
+}
+
+struct rebuilt *rebuilt_by_pid(const struct rebuild *rebuild, int32_t pid)
+{
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    if (rebuild->processes[i].process->pid == pid)
+      return &rebuild->processes[i];
+  }
+  return NULL;
+}
+
+static bool is_zombie(const struct rebuilt *which)
+{
+  return strcmp(which->process->state, "zombie") == 0;
+}
+
+/* The root before it is the root: waits to be seized, then becomes the program. */
+struct root_child {
+  const struct rebuild *rebuild;
+  int exe;
+  int gate[2]; /* a byte from the tracer opens it */
+};
+
+static int root_child(void *argument)
+{
+  const struct root_child *child = argument;
+  const struct process *process = child->rebuild->processes[0].process;
+  char *const empty[] = {(char *)"", NULL};
+  sigset_t all;
+  char byte;
+
+  close(child->gate[1]);
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, NULL);
+  for (int signal = 1; signal < NSIG; signal++)
+    sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+  if (!child->rebuild->tree.checkpoint.own_pidns && process->sid == process->pid)
+    setsid();
+  if (dup3(child->rebuild->control[1], child->rebuild->control_fd, 0) < 0 ||
+      io_read(child->gate[0], &byte, 1) != 1)
+    return EXIT_FAILED;
+  execveat(child->exe, "", empty, empty, AT_EMPTY_PATH);
+  return EXIT_FAILED;
+}
+
+/* fork(2) with a pid of our choice, in our own pid namespace. */
+static pid_t fork_with_pid(pid_t pid, struct root_child *child, struct err *e)
+{
+  struct clone_args args = {
+      .exit_signal = SIGCHLD,
+      .set_tid = (uint64_t)&pid,
+      .set_tid_size = 1,
+  };
+  long result = syscall(SYS_clone3, &args, sizeof(args));
+
+  if (result == 0)
+    _exit(root_child(child));
+  if (result < 0)
+    err_sys(e, errno == EEXIST ? "pid %d is in use" : "pid %d: clone", pid);
+  return (pid_t)result;
+}
+
+enum {
+  TRACE_OPTIONS = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_TRACECLONE |
+                  PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_EXITKILL,
+};
+
+static int new_leader(struct rebuilt *which, pid_t host_pid, struct err *e)
+{
+  which->threads = calloc(which->process->thread_count ? which->process->thread_count : 1,
+                          sizeof(*which->threads));
+  if (!which->threads)
+    return err_sys(e, "pid %d", which->process->pid);
+  which->threads[0] = (struct tracee){.tid = host_pid, .pid = host_pid};
+  which->thread_count = 1;
+  which->forked = true;
+  return 0;
+}
+
+static int wait_event(pid_t tid, int wanted, struct err *e)
+{
+  int status;
+
+  if (waitpid(tid, &status, __WALL) < 0)
+    return err_sys(e, "thread %d: wait", tid);
+  if (!WIFSTOPPED(status) || status >> 8 != wanted)
+    return err_set(e, "thread %d: died before it could be rebuilt", tid);
+  return 0;
+}
+
+/* Seizes the waiting child, lets it execute the program, and stops it behind execve(2). */
+static int catch_exec(struct tracee *tracee, int gate, struct err *e)
+{
+  if (ptrace(PTRACE_SEIZE, tracee->tid, NULL, TRACE_OPTIONS) < 0)
+    return err_sys(e, "thread %d: cannot be traced", tracee->tid);
+  if (io_write(gate, "", 1) < 0)
+    return err_sys(e, "thread %d: gate", tracee->tid);
+  if (wait_event(tracee->tid, SIGTRAP | PTRACE_EVENT_EXEC << 8, e) < 0)
+    return err_prefix(e, "the program cannot be executed");
+  tracee->stopped = true;
+  /* Still inside execve: its return value would overwrite our first register. */
+  if (ptrace(PTRACE_SYSCALL, tracee->tid, NULL, NULL) < 0)
+    return err_sys(e, "thread %d: continue", tracee->tid);
+  return wait_event(tracee->tid, SIGTRAP | 0x80, e);
+}
+
+static int exe_descriptor(const struct rebuild *rebuild, const struct mm *mm, struct err *e)
+{
+  const struct file *file = tree_file(&rebuild->tree, mm->exe);
+  struct object_restore objects = rebuild->objects;
+
+  if (!file)
+    return err_set(e, "space %u has no program", mm->id);
+  return object_type_by_name(file->type)->restore(&objects, file, e);
+}
+
+/* The remote mapping in a process that has just executed its program. */
+static int begin_remote(struct rebuild *rebuild, struct tracee *tracee, struct err *e)
+{
+  if (layout_free_range(rebuild, tracee->pid, REMOTE_SIZE, &rebuild->trampoline, e) < 0)
+    return -1;
+  return remote_begin_at(tracee, rebuild->trampoline, e);
+}
+
+int rebuild_spawn_root(struct rebuild *rebuild, struct err *e)
+{
+  struct rebuilt *root = &rebuild->processes[0];
+  struct root_child child = {.rebuild = rebuild, .exe = -1, .gate = {-1, -1}};
+  AUTO_CLOSE int exe = exe_descriptor(rebuild, root->mm, e);
+  AUTO_CLOSE int gate = -1;
+  AUTO_CLOSE int child_gate = -1;
+  pid_t pid;
+
+  if (exe < 0)
+    return -1;
+  if (pipe2(child.gate, O_CLOEXEC) < 0)
+    return err_sys(e, "pipe");
+  child_gate = child.gate[0];
+  gate = child.gate[1];
+  child.exe = exe;
+  if (rebuild->tree.checkpoint.own_pidns)
+    pid = sandbox_clone(&(struct sandbox){0}, root_child, &child, e);
+  else
+    pid = fork_with_pid(root->process->pid, &child, e);
+  if (pid < 0)
+    return -1;
+  if (new_leader(root, pid, e) < 0)
+    return -1;
+  if (catch_exec(&root->threads[0], gate, e) < 0)
+    return -1;
+  return begin_remote(rebuild, &root->threads[0], e);
+}
+
+/*
+ * A remote clone3 in `parent`: a process with the given pid in the tree's namespace. Fills the
+ * tracee of the child, which is stopped and has the remote mapping, too.
+ */
+static int remote_fork(struct rebuild *rebuild, struct tracee *parent, int32_t pid, int exit_signal,
+                       struct tracee *child, struct err *e)
+{
+  uint64_t area = tracee_scratch(parent);
+  struct {
+    struct clone_args args;
+    int32_t pid;
+  } argument = {
+      .args = {.exit_signal = (uint64_t)exit_signal,
+               .set_tid = area + offsetof(__typeof__(argument), pid),
+               .set_tid_size = 1},
+      .pid = pid,
+  };
+  int64_t result;
+
+  if (tracee_write(parent, area, &argument, sizeof(argument), e) < 0 ||
+      call(parent, e, "clone", &result, SYS_clone3, area, sizeof(argument.args), 0, 0, 0, 0) < 0)
+    return err_prefix(e, "pid %d", pid);
+  *child = (struct tracee){.tid = parent->event_tid, .pid = parent->event_tid};
+  if (tracee_wait_stop(child, 0, e) != 0)
+    return err_prefix(e, "pid %d: was not forked", pid);
+  return remote_adopt(child, rebuild->trampoline, e);
+}
+
+static int remote_setsid(struct rebuilt *which, struct err *e)
+{
+  return call(&which->threads[0], e, "setsid", NULL, SYS_setsid, 0, 0, 0, 0, 0, 0);
+}
+
+/* Is this child to be forked before its parent starts its own session? */
+static bool is_early(const struct rebuilt *child)
+{
+  const struct process *parent = child->parent->process;
+
+  return parent->sid == parent->pid && child->process->sid != parent->sid &&
+         child->process->sid != child->process->pid && child->parent->parent &&
+         child->process->sid == child->parent->parent->process->sid;
+}
+
+static int fork_child(struct rebuild *rebuild, struct rebuilt *child, struct tracee *from,
+                      struct err *e)
+{
+  struct tracee leader = {0};
+
+  if (remote_fork(rebuild, from, child->process->pid, child->process->exit_signal, &leader, e) < 0)
+    return -1;
+  if (new_leader(child, leader.tid, e) < 0)
+    return -1;
+  child->threads[0] = leader;
+  return 0;
+}
+
+/* Forks the children that stay in the session that the parent leaves, then makes its own. */
+int rebuild_part(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  if (which->parted)
+    return 0;
+  for (size_t i = 1; i < rebuild->tree.process_count; i++) {
+    struct rebuilt *child = &rebuild->processes[i];
+
+    if (child->parent == which && !child->forked && is_early(child) &&
+        fork_child(rebuild, child, &which->threads[0], e) < 0)
+      return -1;
+  }
+  which->parted = true;
+  if (which->parent && which->process->sid == which->process->pid)
+    return remote_setsid(which, e);
+  return 0;
+}
+
+/* A process of the wanted session that exists or can be made without `child`. */
+static struct rebuilt *session_member(struct rebuild *rebuild, const struct rebuilt *child)
+{
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    struct rebuilt *other = &rebuild->processes[i];
+
+    if (other < child && !is_zombie(other) && other->process->sid == child->process->sid)
+      return other;
+  }
+  return NULL;
+}
+
+/* A pid that no process or thread of the image has. */
+static int32_t unused_pid(const struct rebuild *rebuild)
+{
+  int32_t highest = 1;
+
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    const struct process *process = &rebuild->tree.processes[i];
+
+    highest = process->pid > highest ? process->pid : highest;
+    highest = process->pgid > highest ? process->pgid : highest;
+    highest = process->sid > highest ? process->sid : highest;
+    for (size_t k = 0; k < process->thread_count; k++)
+      highest = process->threads[k].tid > highest ? process->threads[k].tid : highest;
+  }
+  return highest + 1;
+}
+
+/* Waits until a traced process is gone, as far as its tracer is concerned. */
+static void wait_gone(pid_t pid)
+{
+  int status;
+
+  while (waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status))
+    ;
+}
+
+/* Ends a short-lived process and lets its parent reap it: it was cloned without exit signal. */
+static int end_helper(struct tracee *parent, struct tracee *helper, struct err *e)
+{
+  kill(helper->tid, SIGKILL);
+  wait_gone(helper->tid);
+  free(helper->remote);
+  free(helper->xstate.data);
+  return call(parent, e, "wait4", NULL, SYS_wait4, (uint64_t)-1, 0, WNOHANG | __WCLONE, 0, 0, 0);
+}
+
+/*
+ * An orphan: its session is not its parent's, because its parent became init when its own died. It
+ * is forked by a short-lived process of that session, whose death gives it to init again.
+ */
+static int fork_orphan(struct rebuild *rebuild, struct rebuilt *child, struct err *e)
+{
+  struct rebuilt *root = &rebuild->processes[0];
+  struct rebuilt *anchor = session_member(rebuild, child);
+  struct tracee *from;
+  struct tracee helper = {0};
+
+  if (child->parent != root || !rebuild->tree.checkpoint.own_pidns)
+    return err_set(e, "pid %d: its session %d cannot be made", child->process->pid,
+                   child->process->sid);
+  if (anchor && (rebuild_spawn(rebuild, anchor, e) < 0 || rebuild_part(rebuild, anchor, e) < 0))
+    return -1;
+  from = anchor ? &anchor->threads[0] : &root->threads[0];
+  if (remote_fork(rebuild, from, anchor ? unused_pid(rebuild) : child->process->sid, 0, &helper,
+                  e) < 0)
+    return -1;
+  if (!anchor && call(&helper, e, "setsid", NULL, SYS_setsid, 0, 0, 0, 0, 0, 0) < 0)
+    return -1;
+  if (fork_child(rebuild, child, &helper, e) < 0)
+    return -1;
+  return end_helper(from, &helper, e);
+}
+
+/* A process that executed another program than its parent's does so again. */
+static int execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  struct tracee *tracee = &which->threads[0];
+  AUTO_CLOSE int exe = exe_descriptor(rebuild, which->mm, e);
+  uint64_t area = tracee_scratch(tracee);
+  const uint64_t arguments[4] = {area + 24, 0, 0, 0}; /* argv: one empty string; then that string */
+  uint64_t saved = rebuild->trampoline;
+  int number;
+
+  if (exe < 0 || rebuild_send(rebuild, tracee, &exe, 1, &number, e) < 0 ||
+      tracee_write(tracee, area, arguments, sizeof(arguments), e) < 0 ||
+      call(tracee, e, "execveat", NULL, SYS_execveat, (uint64_t)number, area + 24, area, area + 8,
+           AT_EMPTY_PATH, 0) < 0)
+    return err_prefix(e, "pid %d: program", which->process->pid);
+  free(tracee->remote);
+  tracee->remote = NULL;
+  tracee->diverted = false;
+  if (tracee_save(tracee, e) < 0 || remote_begin_at(tracee, saved, e) < 0)
+    return err_prefix(e, "pid %d", which->process->pid);
+  return 0;
+}
+
+static bool same_program(const struct rebuild *rebuild, const struct rebuilt *which)
+{
+  const struct rebuilt *parent = which->parent;
+
+  (void)rebuild;
+  return parent->mm && parent->mm->exe == which->mm->exe;
+}
+
+int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  struct rebuilt *parent = which->parent;
+  const struct process *process = which->process;
+  int result;
+
+  if (!which->forked) {
+    /* A parent's pages are complete before its first child's come: they are there to inherit. */
+    if (rebuild_spawn(rebuild, parent, e) < 0 || rebuild_layout(rebuild, parent, e) < 0 ||
+        rebuild_part(rebuild, parent, e) < 0)
+      return -1;
+  }
+  if (!which->forked) { /* it may have been among the early ones */
+    if (process->sid == process->pid || process->sid == parent->process->sid)
+      result = fork_child(rebuild, which, &parent->threads[0], e);
+    else
+      result = fork_orphan(rebuild, which, e);
+    if (result < 0)
+      return -1;
+  }
+  if (is_zombie(which) || which->executed || which->mm->parent || same_program(rebuild, which)) {
+    which->executed = true;
+    return 0;
+  }
+  which->executed = true;
+  return execute(rebuild, which, e);
+}
+
+static int join_group(struct rebuilt *which, struct err *e)
+{
+  int32_t pgid = which->process->pgid;
+
+  return call(&which->threads[0], e, "setpgid", NULL, SYS_setpgid, 0, (uint64_t)pgid, 0, 0, 0, 0);
+}
+
+/* A group whose leader is dead: a short-lived process with its pid leads it until all have joined.
+ */
+static int make_orphaned_group(struct rebuild *rebuild, struct rebuilt *first, struct err *e)
+{
+  struct tracee *parent = &first->threads[0];
+  struct tracee helper = {0};
+
+  if (remote_fork(rebuild, parent, first->process->pgid, 0, &helper, e) < 0 ||
+      call(&helper, e, "setpgid", NULL, SYS_setpgid, 0, 0, 0, 0, 0, 0) < 0)
+    return -1;
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    struct rebuilt *which = &rebuild->processes[i];
+
+    if (which->process->pgid == first->process->pgid &&
+        which->process->sid == first->process->sid) {
+      if (join_group(which, e) < 0)
+        return -1;
+      which->grouped = true;
+    }
+  }
+  return end_helper(parent, &helper, e);
+}
+
+int rebuild_groups(struct rebuild *rebuild, struct err *e)
+{
+  const struct process *root = rebuild->processes[0].process;
+
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) { /* leaders */
+    struct rebuilt *which = &rebuild->processes[i];
+    const struct process *process = which->process;
+
+    if (process->pgid == root->pgid && root->pgid != root->pid)
+      which->grouped = true; /* a group from outside the tree: as its parent has it */
+    else if (process->sid == process->pid)
+      which->grouped = true; /* setsid(2) made its group, too */
+    else if (process->pgid == process->pid && join_group(which, e) == 0)
+      which->grouped = true;
+    else if (process->pgid == process->pid)
+      return -1;
+  }
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) { /* members */
+    struct rebuilt *which = &rebuild->processes[i];
+
+    if (which->grouped)
+      continue;
+    if (rebuilt_by_pid(rebuild, which->process->pgid) ? join_group(which, e) < 0
+                                                      : make_orphaned_group(rebuild, which, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+/* The process dies as it did: by exit status or by signal. Then it is its parent's to reap. */
+int rebuild_zombies(struct rebuild *rebuild, struct err *e)
+{
+  for (size_t i = 1; i < rebuild->tree.process_count; i++) {
+    struct rebuilt *which = &rebuild->processes[i];
+    struct tracee *leader = which->threads;
+    int code = which->process->exit_code;
+
+    if (!is_zombie(which))
+      continue;
+    if (tracee_die(leader, code, e) < 0)
+      return -1;
+    which->thread_count = 0;
+  }
+  return 0;
+}
+
+void rebuild_kill(struct rebuild *rebuild)
+{
+  for (size_t i = 0; i < rebuild->tree.process_count; i++) {
+    struct rebuilt *which = &rebuild->processes[i];
+
+    if (which->forked && which->thread_count)
+      kill(which->threads[0].pid, SIGKILL);
+  }
+  for (size_t i = rebuild->tree.process_count; i-- > 0;) {
+    struct rebuilt *which = &rebuild->processes[i];
+
+    for (size_t k = which->thread_count; which->forked && k-- > 0;)
+      wait_gone(which->threads[k].tid);
+  }
+}
