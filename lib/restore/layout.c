@@ -284,17 +284,6 @@ static bool inherits_within(const struct rebuilt *which, uint64_t start, uint64_
   return false;
 }
 
-/* Can the child's mapping go on living in the parent's? Only private memory with the same source.
- */
-static bool continues(const struct vma *child, const struct vma *parent)
-{
-  if (child->special || parent->special || child->file != parent->file ||
-      (child->flags & ~(uint32_t)MAP_NORESERVE) != (parent->flags & ~(uint32_t)MAP_NORESERVE) ||
-      !(child->flags & MAP_PRIVATE))
-    return false;
-  return child->file == 0 || child->offset - child->start == parent->offset - parent->start;
-}
-
 /* Pages of the range that came with the fork but are not the child's: gone. */
 static int drop_strangers(const struct rebuilt *which, struct tracee *tracee, uint64_t start,
                           uint64_t end, struct err *e)
@@ -331,7 +320,7 @@ static int map_over(const struct rebuild *rebuild, struct rebuilt *which, const 
     uint64_t start = old->start > at ? old->start : at;
     uint64_t end = old->end < vma->end ? old->end : vma->end;
 
-    if (start >= end || !continues(vma, old) || !inherits_within(which, start, end))
+    if (start >= end || !vma_continues(vma, old) || !inherits_within(which, start, end))
       continue;
     if (at < start && map_part(rebuild, tracee, vma, at, start, numbers, e) < 0)
       return -1;

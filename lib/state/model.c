@@ -349,6 +349,22 @@ void tree_free(struct tree *tree)
   *tree = (struct tree){0};
 }
 
+bool vma_is_private(const struct vma *vma)
+{
+  return !vma->special && (vma->flags & MAP_TYPE) == MAP_PRIVATE;
+}
+
+bool vma_continues(const struct vma *child, const struct vma *parent)
+{
+  const uint32_t flags = ~(uint32_t)MAP_NORESERVE;
+  const uint64_t huge = VMA_HUGEPAGE | VMA_NOHUGEPAGE;
+
+  return vma_is_private(child) && vma_is_private(parent) && child->file == parent->file &&
+         (child->flags & flags) == (parent->flags & flags) &&
+         (child->advice & huge) == (parent->advice & huge) &&
+         (child->file == 0 || child->offset - child->start == parent->offset - parent->start);
+}
+
 struct process *tree_process(const struct tree *tree, int32_t pid)
 {
   for (size_t i = 0; i < tree->process_count; i++) {

@@ -236,6 +236,15 @@ int tree_add_json(struct tree *tree, const char *text, size_t size, struct err *
 /* Checks that ids are unique and that every reference leads somewhere; parents precede children. */
 int tree_check(const struct tree *tree, struct err *e);
 
+/* Private memory of the program's: what page frames of an address space are about. */
+bool vma_is_private(const struct vma *vma);
+
+/*
+ * Can a child's mapping go on living in its parent's after a fork? Only private memory from the
+ * same source, at the same place in it.
+ */
+bool vma_continues(const struct vma *child, const struct vma *parent);
+
 struct process *tree_process(const struct tree *tree, int32_t pid);
 struct mm *tree_mm(const struct tree *tree, uint32_t id);
 struct file *tree_file(const struct tree *tree, uint32_t id);

@@ -363,6 +363,21 @@ int tracee_end_remote(struct tracee *leader, struct err *e)
   return result;
 }
 
+uint64_t tracee_remote_base(const struct tracee *tracee)
+{
+  return tracee->remote ? tracee->remote->base : 0;
+}
+
+uint64_t tracee_remote_size(void)
+{
+  return REMOTE_SIZE;
+}
+
+int tracee_rest(struct tracee *tracee, struct err *e)
+{
+  return remote_restore(tracee, e);
+}
+
 uint64_t tracee_scratch(const struct tracee *tracee)
 {
   return tracee->remote->base + REMOTE_CODE_SIZE;

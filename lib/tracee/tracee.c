@@ -25,6 +25,7 @@ int tracee_seize(struct tracee *tracee, pid_t pid, pid_t tid, struct err *e)
       return 1;
     return err_sys(e, "pid %d: thread %d: cannot be traced", pid, tid);
   }
+  tracee->seized = true;
   if (ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) < 0) {
     if (errno == ESRCH)
       return 1;
@@ -73,6 +74,8 @@ int tracee_wait_stop(struct tracee *tracee, uint64_t deadline_ms, struct err *e)
     int event = status >> 16;
     int signal = WSTOPSIG(status);
 
+    if (result == 1)
+      tracee->seized = false;
     if (result != 0)
       return result;
     if (event == PTRACE_EVENT_STOP) {
@@ -129,6 +132,7 @@ int tracee_detach(struct tracee *tracee, struct err *e)
   if (remote_restore(tracee, e) < 0)
     result = -1;
   tracee->stopped = false;
+  tracee->seized = false;
   free(tracee->xstate.data);
   tracee->xstate = (struct blob){0};
   if (ptrace(PTRACE_DETACH, tracee->tid, NULL, NULL) < 0 && errno != ESRCH && result == 0)

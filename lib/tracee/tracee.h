@@ -20,6 +20,7 @@ struct remote;
 struct tracee {
   pid_t tid;                    /* host thread id */
   pid_t pid;                    /* host process id */
+  bool seized;                  /* not yet detached, nor seen to exit */
   bool stopped;                 /* in a ptrace stop */
   bool group_stopped;           /* was stopped by job control when it was seized */
   struct user_regs_struct regs; /* as it stopped; what it resumes with */
@@ -76,6 +77,13 @@ int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[
 /* Scratch memory in the process for arguments of remote calls: its address there, its bytes. */
 uint64_t tracee_scratch(const struct tracee *tracee);
 enum { TRACEE_SCRATCH_SIZE = 16384 };
+
+/* Where the trampoline page and its like are mapped; 0: not mapped. */
+uint64_t tracee_remote_base(const struct tracee *tracee);
+uint64_t tracee_remote_size(void);
+
+/* Gives a thread its own registers back for now; the next remote call takes it again. */
+int tracee_rest(struct tracee *tracee, struct err *e);
 
 /* Memory of the process; works on any mapping that the process could read or write itself. */
 int tracee_read(const struct tracee *tracee, uint64_t address, void *buffer, size_t size,

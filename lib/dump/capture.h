@@ -1,0 +1,114 @@
+/* What the files of this directory share: the tree as it is taken. */
+#ifndef CKPT_DUMP_CAPTURE_H
+#define CKPT_DUMP_CAPTURE_H
+
+#include "base/err.h"
+#include "dump/dump.h"
+#include "object/object.h"
+#include "proc/proc.h"
+#include "state/model.h"
+#include "stream/stream.h"
+#include "tracee/tracee.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Pages of a space that are its parent's, in one 256 KiB window. */
+struct inherited {
+  uint64_t address;
+  uint64_t present;
+};
+
+/* A process of the tree. Parents precede children. */
+struct source {
+  pid_t pid; /* in our pid namespace */
+  struct source *parent;
+  struct proc_stat stat;
+  struct proc_status status;
+  bool zombie;
+  struct tracee *threads; /* seized ones; the leader is [0] */
+  size_t thread_count;
+  uint32_t mm; /* id of its space; 0 for zombies */
+  struct inherited *inherited;
+  size_t inherited_count;
+};
+
+/* Who a file of the model is, for as long as the dump lasts. By index in tree.files. */
+struct known_file {
+  dev_t device;
+  ino_t inode;
+  int local;       /* our duplicate of its descriptor, -1 for what is only mapped or named */
+  bool is_mapping; /* mapped, executed, or a directory that somebody is in */
+  uint32_t flags;
+};
+
+struct capture {
+  const struct dump_options *options;
+  struct source *sources;
+  size_t source_count;
+  size_t depth; /* index of the tree's pid namespace in NSpid lists */
+  struct tree tree;
+  struct known_file *known;
+  size_t known_count;
+  uint32_t last_space;
+  struct object_dump objects;
+  json_t *obstacles;       /* array of {pid, object, reason} */
+  struct timespec stopped; /* when the first thread stood */
+  uint64_t memory_bytes;
+};
+
+/* find.c: the tree under the root, parents first. */
+int capture_find(struct capture *capture, struct err *e);
+void capture_forget_sources(struct capture *capture);
+
+/* check.c: pass one. Obstacles are collected, not reported. */
+int capture_check(struct capture *capture, struct err *e);
+int capture_obstacle(struct capture *capture, pid_t pid, const char *object, const struct err *why);
+
+/* stop.c: every thread of every process in a stop; the tree is what it was when they all stood. */
+int capture_stop(struct capture *capture, struct err *e);
+int capture_resume(struct capture *capture, struct err *e);
+void capture_kill(struct capture *capture);
+
+/* state.c: the model of the stopped tree. */
+int capture_state(struct capture *capture, struct err *e);
+/* process.c, thread.c: one process, by /proc and remote calls. */
+int capture_process(struct capture *capture, struct source *source, struct process *process,
+                    struct err *e);
+int capture_thread(struct source *source, struct tracee *tracee, struct thread *thread,
+                   struct err *e);
+
+/* files.c: ids of files in the model, made on first sight. */
+int capture_descriptors(struct capture *capture, struct source *source, struct process *process,
+                        struct err *e);
+/* name: "cwd", "root", "exe". */
+int capture_link(struct capture *capture, struct source *source, const char *name, uint32_t *id,
+                 struct err *e);
+int capture_mapped(struct capture *capture, struct source *source, const struct proc_map *map,
+                   uint32_t *id, struct err *e);
+/*
+ * What an object looks like from outside, opened; `visit` must not keep it. fd -1 with a name
+ * ("cwd", "map_files/...") for what is no descriptor.
+ */
+typedef int source_visitor(struct capture *capture, const struct object_source *object,
+                           void *context, struct err *e);
+int capture_visit(struct capture *capture, pid_t pid, int pidfd, int fd, const char *name,
+                  source_visitor *visit, void *context, struct err *e);
+
+/* memory.c: VMAs of a stopped process; whether a mapping can be captured at all. */
+int capture_memory(struct capture *capture, struct source *source, struct mm *mm, struct err *e);
+int capture_map_check(const struct proc_map *map, struct err *e);
+const char *capture_special_name(const struct proc_map *map);
+bool capture_map_has_file(const struct proc_map *map);
+
+/* inherit.c: which pages of a child are still its parent's. */
+int capture_inherited(struct capture *capture, struct source *source, struct mm *mm, struct err *e);
+
+/* pages.c: all page frames of the tree. */
+int capture_pages(struct capture *capture, struct stream_writer *writer, struct err *e);
+
+/* The tree's number for a pid of ours; 0 for one outside. */
+int32_t capture_number(const struct capture *capture, pid_t pid);
+
+#endif

@@ -1,0 +1,134 @@
+/*
+ * Pass one: everything that can be refused, while the tree runs. Obstacles are collected, so that a
+ * person sees them all at once.
+ */
+#include "base/cleanup.h"
+#include "dump/capture.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+
+int capture_obstacle(struct capture *capture, pid_t pid, const char *object, const struct err *why)
+{
+  json_t *obstacle =
+      json_pack("{s:i, s:s, s:s}", "pid", pid, "object", object, "reason", why->text);
+
+  return obstacle ? json_array_append_new(capture->obstacles, obstacle) : -1;
+}
+
+static int check_process(struct capture *capture, struct source *source)
+{
+  struct err why = {""};
+
+  if (source->status.tracer) {
+    err_set(&why, "cannot be checkpointed: pid %d traces it already; detach that debugger",
+            source->status.tracer);
+    if (capture_obstacle(capture, source->pid, "process", &why) < 0)
+      return -1;
+  }
+  if (source->status.seccomp) {
+    err_set(&why, "cannot be checkpointed: it runs under a seccomp filter, which is not supported "
+                  "for trees without a container runtime yet");
+    return capture_obstacle(capture, source->pid, "process", &why);
+  }
+  return 0;
+}
+
+static int visit_object(struct capture *capture, const struct object_source *object, void *context,
+                        struct err *e)
+{
+  const struct object_type *type = object_type_of(object);
+  struct err why = {""};
+  char text[PATH_MAX + 64];
+  const char *name;
+
+  (void)context;
+  (void)e;
+  if (!type->check || type->check(&capture->objects, object, &why) == 0)
+    return 0;
+  object_describe(object, text, sizeof(text));
+  name = strchr(text + strlen("pid "), ' '); /* behind the pid, which stands on its own */
+  return capture_obstacle(capture, object->pid, name ? name + 1 : text, &why);
+}
+
+/* Descriptors come and go while the tree runs: what is gone is no obstacle. */
+static int check_descriptors(struct capture *capture, const struct source *source, struct err *e)
+{
+  AUTO_CLOSE int pidfd = pidfd_open(source->pid, 0);
+  CLEANUP(proc_list_free) struct proc_list fds = {0};
+  int result;
+
+  if (pidfd < 0)
+    return errno == ESRCH ? 0 : err_sys(e, "pid %d", source->pid);
+  result = proc_descriptors(source->pid, &fds, e);
+  if (result != 0)
+    return result < 0 ? err_prefix(e, "pid %d", source->pid) : 0;
+  for (size_t i = 0; i < fds.count; i++) {
+    if (capture_visit(capture, source->pid, pidfd, fds.items[i], NULL, visit_object, NULL, e) < 0 &&
+        errno != EBADF && errno != ENOENT && errno != ESRCH)
+      return -1;
+  }
+  return 0;
+}
+
+static int check_maps(struct capture *capture, const struct source *source, struct err *e)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  int result = proc_smaps_read(source->pid, &maps, e);
+  ino_t last = 0;
+
+  if (result != 0)
+    return result < 0 ? -1 : 0;
+  for (size_t i = 0; i < maps.count; i++) {
+    const struct proc_map *map = &maps.maps[i];
+    char name[PATH_MAX + 64];
+    struct err why = {""};
+
+    if (capture_map_check(map, &why) < 0) {
+      snprintf(name, sizeof(name), "mapping at 0x%lx (%s)", (unsigned long)map->start, map->name);
+      if (capture_obstacle(capture, source->pid, name, &why) < 0)
+        return -1;
+      continue;
+    }
+    if (!capture_map_has_file(map) || map->inode == last)
+      continue;
+    last = map->inode; /* the parts of a library stand one after the other */
+    snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)map->start,
+             (unsigned long)map->end);
+    if (capture_visit(capture, source->pid, -1, -1, name, visit_object, NULL, e) < 0 &&
+        errno != ENOENT && errno != ESRCH)
+      return -1;
+  }
+  return 0;
+}
+
+static int check_links(struct capture *capture, const struct source *source, struct err *e)
+{
+  static const char *const names[] = {"exe", "cwd"};
+
+  for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+    if (capture_visit(capture, source->pid, -1, -1, names[i], visit_object, NULL, e) < 0 &&
+        errno != ENOENT && errno != ESRCH)
+      return -1;
+  }
+  return 0;
+}
+
+int capture_check(struct capture *capture, struct err *e)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    if (source->zombie)
+      continue;
+    if (check_process(capture, source) < 0)
+      return err_set(e, "out of memory");
+    if (check_descriptors(capture, source, e) < 0 || check_maps(capture, source, e) < 0 ||
+        check_links(capture, source, e) < 0)
+      return -1;
+  }
+  return 0;
+}

@@ -1,0 +1,299 @@
+/* Files of the model: each open file description once, each mapped file once. */
+#include "base/cleanup.h"
+#include "dump/capture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/syscall.h>
+
+/* Fills what /proc shows of it, and hands it to the visitor. */
+static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *name, int local,
+                        source_visitor *visit, void *context, struct err *e)
+{
+  AUTO_FREE char *fdinfo = NULL;
+  char path[PATH_MAX];
+  char link[PATH_MAX + 32];
+  char object_name[96];
+  struct object_source object = {.pid = pid, .fd = fd, .local = local, .link = link};
+
+  if (fd >= 0)
+    snprintf(object_name, sizeof(object_name), "fd/%d", fd);
+  else
+    snprintf(object_name, sizeof(object_name), "%s", name);
+  if (proc_link(pid, object_name, link, sizeof(link), e) != 0)
+    return -1;
+  snprintf(path, sizeof(path), "/proc/%d/%s", pid, object_name);
+  if (stat(path, &object.stat) < 0)
+    return err_sys(e, "%s", path);
+  if (fd >= 0) {
+    snprintf(object_name, sizeof(object_name), "fdinfo/%d", fd);
+    if (proc_text(pid, object_name, &fdinfo, NULL, e) != 0)
+      return -1;
+    object.fdinfo = fdinfo;
+  }
+  return visit(capture, &object, context, e);
+}
+
+int capture_visit(struct capture *capture, pid_t pid, int pidfd, int fd, const char *name,
+                  source_visitor *visit, void *context, struct err *e)
+{
+  AUTO_CLOSE int local = -1;
+
+  if (fd >= 0) {
+    local = pidfd_getfd(pidfd, fd, 0);
+    if (local < 0)
+      return err_sys(e, "pid %d fd %d", pid, fd);
+  }
+  return visit_opened(capture, pid, fd, name, local, visit, context, e);
+}
+
+static bool is_memory(const struct object_type *type)
+{
+  return type == &object_memfd || type == &object_shmem;
+}
+
+/* Descriptions and mappings of the same memory share one space of pages. */
+static uint32_t space_of(struct capture *capture, const struct object_source *object)
+{
+  for (size_t i = 0; i < capture->known_count; i++) {
+    const struct known_file *known = &capture->known[i];
+
+    if (known->device == object->stat.st_dev && known->inode == object->stat.st_ino &&
+        capture->tree.files[i].space)
+      return capture->tree.files[i].space;
+  }
+  return ++capture->last_space;
+}
+
+static int read_owner(int local, struct file *file)
+{
+  struct f_owner_ex owner = {0};
+  int signal = fcntl(local, F_GETSIG);
+
+  if (fcntl(local, F_GETOWN_EX, &owner) < 0 || signal < 0)
+    return 0; /* O_PATH */
+  file->owner_signal = signal;
+  file->owner = owner.type == F_OWNER_PGRP ? -owner.pid : owner.pid;
+  return owner.pid != 0;
+}
+
+/* Adds a file to the model. `keep`: the local descriptor stays open for comparisons and pages. */
+static int add_file(struct capture *capture, const struct object_source *object, uint32_t flags,
+                    bool is_mapping, uint32_t *id, struct err *e)
+{
+  const struct object_type *type = object_type_of(object);
+  uint32_t space = is_memory(type) ? space_of(capture, object) : 0;
+  struct known_file *known =
+      list_append(&capture->known, &capture->known_count, sizeof(*capture->known));
+  struct file *file = list_append(&capture->tree.files, &capture->tree.file_count, sizeof(*file));
+  uint64_t position = 0;
+
+  if (!known || !file)
+    return err_sys(e, "files");
+  *known = (struct known_file){
+      .device = object->stat.st_dev,
+      .inode = object->stat.st_ino,
+      .local = -1,
+      .is_mapping = is_mapping,
+      .flags = flags,
+  };
+  *id = file->id = (uint32_t)capture->tree.file_count;
+  file->type = strdup(type->name);
+  file->flags = flags;
+  file->space = space;
+  if (!file->type)
+    return err_sys(e, "files");
+  if (object->fdinfo && proc_field(object->fdinfo, "pos", 10, &position))
+    file->position = (int64_t)position;
+  if (object->fdinfo && read_owner(object->local, file)) {
+    /* The kernel tells the owner by our numbers. */
+    int32_t number = capture_number(capture, file->owner < 0 ? -file->owner : file->owner);
+
+    file->owner = file->owner < 0 ? -number : number;
+  }
+  if (type->dump(&capture->objects, object, file, e) < 0)
+    return -1;
+  if (object->local >= 0 && (!is_mapping || space)) {
+    known->local = fcntl(object->local, F_DUPFD_CLOEXEC, 0);
+    if (known->local < 0)
+      return err_sys(e, "too many open files");
+  }
+  return 0;
+}
+
+static int with_description(const struct object_source *object, struct err *e)
+{
+  char text[PATH_MAX + 64];
+
+  object_describe(object, text, sizeof(text));
+  return err_prefix(e, "%s", text);
+}
+
+/* The same open file description as one that is known? kcmp(2) between our own duplicates. */
+static struct known_file *find_description(struct capture *capture,
+                                           const struct object_source *object, uint32_t flags)
+{
+  pid_t self = getpid();
+
+  for (size_t i = 0; i < capture->known_count; i++) {
+    struct known_file *known = &capture->known[i];
+
+    if (!known->is_mapping && known->device == object->stat.st_dev &&
+        known->inode == object->stat.st_ino && known->flags == flags &&
+        syscall(SYS_kcmp, self, self, KCMP_FILE, known->local, object->local) == 0)
+      return known;
+  }
+  return NULL;
+}
+
+static int visit_descriptor(struct capture *capture, const struct object_source *object,
+                            void *context, struct err *e)
+{
+  struct descriptor *descriptor = context;
+  struct known_file *known;
+  uint64_t flags = 0;
+
+  if (!proc_field(object->fdinfo, "flags", 8, &flags))
+    return err_set(e, "fdinfo without flags");
+  descriptor->fd = object->fd;
+  descriptor->cloexec = flags & O_CLOEXEC;
+  flags &= ~(uint64_t)O_CLOEXEC;
+  known = find_description(capture, object, (uint32_t)flags);
+  if (known) {
+    descriptor->file = (uint32_t)(known - capture->known) + 1;
+    return 0;
+  }
+  if (add_file(capture, object, (uint32_t)flags, false, &descriptor->file, e) < 0)
+    return with_description(object, e);
+  return 0;
+}
+
+/* POSIX locks stand in the fdinfo of any descriptor of the file: "lock: 1: POSIX ADVISORY WRITE".
+ */
+static int add_locks(const struct object_source *object, struct process *process, struct err *e)
+{
+  for (const char *at = strstr(object->fdinfo, "\nlock:"); at; at = strstr(at + 1, "\nlock:")) {
+    char kind[16], mode[16], type[16], end[32];
+    long long start;
+    struct posix_lock *lock;
+
+    if (sscanf(at, "\nlock: %*d: %15s %15s %15s %*d %*x:%*x:%*u %lld %31s", kind, mode, type,
+               &start, end) != 5 ||
+        strcmp(kind, "POSIX") != 0)
+      continue;
+    lock = list_append(&process->locks, &process->lock_count, sizeof(*lock));
+    if (!lock)
+      return err_sys(e, "locks");
+    *lock = (struct posix_lock){
+        .fd = object->fd,
+        .type = strcmp(type, "WRITE") == 0 ? F_WRLCK : F_RDLCK,
+        .start = start,
+        .length = strcmp(end, "EOF") == 0 ? 0 : strtoll(end, NULL, 10) - start + 1,
+    };
+  }
+  return 0;
+}
+
+static int visit_locks(struct capture *capture, const struct object_source *object, void *context,
+                       struct err *e)
+{
+  (void)capture;
+  return add_locks(object, context, e);
+}
+
+int capture_descriptors(struct capture *capture, struct source *source, struct process *process,
+                        struct err *e)
+{
+  AUTO_CLOSE int pidfd = pidfd_open(source->pid, 0);
+  CLEANUP(proc_list_free) struct proc_list fds = {0};
+
+  if (pidfd < 0)
+    return err_sys(e, "pid %d", source->pid);
+  if (proc_descriptors(source->pid, &fds, e) != 0)
+    return -1;
+  for (size_t i = 0; i < fds.count; i++) {
+    struct descriptor *descriptor =
+        list_append(&process->descriptors, &process->descriptor_count, sizeof(*descriptor));
+
+    if (!descriptor)
+      return err_sys(e, "descriptors");
+    if (capture_visit(capture, source->pid, pidfd, fds.items[i], NULL, visit_descriptor, descriptor,
+                      e) < 0)
+      return -1;
+    if (capture_visit(capture, source->pid, pidfd, fds.items[i], NULL, visit_locks, process, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+struct mapping_context {
+  uint32_t flags;
+  uint32_t id;
+};
+
+/* What has no descriptor is one file for each inode and way of access. */
+static int visit_mapping(struct capture *capture, const struct object_source *object, void *context,
+                         struct err *e)
+{
+  struct mapping_context *mapping = context;
+
+  for (size_t i = 0; i < capture->known_count; i++) {
+    const struct known_file *known = &capture->known[i];
+
+    if (known->is_mapping && known->device == object->stat.st_dev &&
+        known->inode == object->stat.st_ino && known->flags == mapping->flags) {
+      mapping->id = (uint32_t)i + 1;
+      return 0;
+    }
+  }
+  if (add_file(capture, object, mapping->flags, true, &mapping->id, e) < 0)
+    return with_description(object, e);
+  return 0;
+}
+
+int capture_link(struct capture *capture, struct source *source, const char *name, uint32_t *id,
+                 struct err *e)
+{
+  struct mapping_context mapping = {.flags = strcmp(name, "exe") == 0 ? O_RDONLY : O_PATH};
+
+  if (capture_visit(capture, source->pid, -1, -1, name, visit_mapping, &mapping, e) < 0)
+    return err_prefix(e, "%s", name);
+  *id = mapping.id;
+  return 0;
+}
+
+static bool is_memory_name(const char *name)
+{
+  return strncmp(name, "/memfd:", 7) == 0 || strcmp(name, "/dev/zero (deleted)") == 0 ||
+         strncmp(name, "[anon_shmem:", 12) == 0;
+}
+
+int capture_mapped(struct capture *capture, struct source *source, const struct proc_map *map,
+                   uint32_t *id, struct err *e)
+{
+  bool writes = map->perms[3] == 's' && proc_map_has_flag(map, "mw");
+  bool memory = is_memory_name(map->name);
+  struct mapping_context mapping = {.flags = writes || memory ? O_RDWR : O_RDONLY};
+  AUTO_CLOSE int local = -1;
+  char name[64];
+  char path[96];
+
+  snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)map->start,
+           (unsigned long)map->end);
+  snprintf(path, sizeof(path), "/proc/%d/%s", source->pid, name);
+  if (memory) {
+    local = open(path, O_RDWR | O_CLOEXEC);
+    if (local < 0)
+      return err_sys(e, "%s", path);
+  }
+  if (visit_opened(capture, source->pid, -1, name, local, visit_mapping, &mapping, e) < 0)
+    return -1;
+  *id = mapping.id;
+  return 0;
+}

@@ -1,0 +1,281 @@
+/* One process, but for its memory and descriptors. */
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "dump/capture.h"
+#include "tracee/signals.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/membarrier.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+
+static int remote(struct source *source, struct err *e, const char *what, int64_t *result,
+                  long number, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+  if (TRACEE_CALL(&source->threads[0], e, result, number, a, b, c, d, 0, 0) < 0)
+    return -1;
+  if (*result < 0) {
+    errno = (int)-*result;
+    return err_sys(e, "%s", what);
+  }
+  return 0;
+}
+
+static int take_credentials(struct source *source, struct credentials *credentials, struct err *e)
+{
+  const struct proc_status *status = &source->status;
+  int64_t securebits;
+
+  if (remote(source, e, "secure bits", &securebits, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0) < 0)
+    return -1;
+  *credentials = (struct credentials){
+      .ruid = status->uid[0],
+      .euid = status->uid[1],
+      .suid = status->uid[2],
+      .fsuid = status->uid[3],
+      .rgid = status->gid[0],
+      .egid = status->gid[1],
+      .sgid = status->gid[2],
+      .fsgid = status->gid[3],
+      .inheritable = status->cap_inheritable,
+      .permitted = status->cap_permitted,
+      .effective = status->cap_effective,
+      .bounding = status->cap_bounding,
+      .ambient = status->cap_ambient,
+      .securebits = (uint32_t)securebits,
+      .no_new_privs = status->no_new_privs != 0,
+      .group_count = status->group_count,
+  };
+  credentials->groups = calloc(status->group_count + 1, sizeof(*credentials->groups));
+  if (!credentials->groups)
+    return err_sys(e, "groups");
+  memcpy(credentials->groups, status->groups, status->group_count * sizeof(*status->groups));
+  return 0;
+}
+
+/* Only those that /proc shows as caught or ignored can differ from the default. */
+static int take_sigactions(struct source *source, struct process *process, struct err *e)
+{
+  uint64_t area = tracee_scratch(&source->threads[0]);
+  uint64_t set = source->status.sig_ignored | source->status.sig_caught;
+
+  for (int signal = 1; signal <= 64; signal++) {
+    struct {
+      uint64_t handler, flags, restorer, mask;
+    } action;
+    struct sigaction_state *state;
+    int64_t result;
+
+    if (!(set >> (signal - 1) & 1))
+      continue;
+    if (remote(source, e, "signal action", &result, SYS_rt_sigaction, (uint64_t)signal, 0, area,
+               8) < 0 ||
+        tracee_read(&source->threads[0], area, &action, sizeof(action), e) < 0)
+      return -1;
+    state = list_append(&process->sigactions, &process->sigaction_count, sizeof(*state));
+    if (!state)
+      return err_sys(e, "signal actions");
+    *state = (struct sigaction_state){signal, action.handler, action.flags, action.restorer,
+                                      action.mask};
+  }
+  return 0;
+}
+
+static int take_itimers(struct source *source, struct process *process, struct err *e)
+{
+  uint64_t area = tracee_scratch(&source->threads[0]);
+
+  for (int which = ITIMER_REAL; which <= ITIMER_PROF; which++) {
+    struct itimerval value;
+    struct itimer_state *state;
+    int64_t result;
+
+    if (remote(source, e, "interval timer", &result, SYS_getitimer, (uint64_t)which, area, 0, 0) <
+            0 ||
+        tracee_read(&source->threads[0], area, &value, sizeof(value), e) < 0)
+      return -1;
+    if (!value.it_value.tv_sec && !value.it_value.tv_usec)
+      continue;
+    state = list_append(&process->itimers, &process->itimer_count, sizeof(*state));
+    if (!state)
+      return err_sys(e, "interval timers");
+    *state = (struct itimer_state){which, value.it_interval.tv_sec, value.it_interval.tv_usec,
+                                   value.it_value.tv_sec, value.it_value.tv_usec};
+  }
+  return 0;
+}
+
+/* "signal: 60/00007fff86e452a8" and "notify: signal/pid.2634" of /proc/PID/timers. */
+static int parse_timer(struct capture *capture, const char *text, struct posix_timer *timer,
+                       struct err *e)
+{
+  char how[16], whom[8];
+  int tid;
+
+  if (sscanf(text, "ID: %d\nsignal: %d/%" SCNx64 "\nnotify: %15[^/]/%7[^.].%d\nClockID: %d",
+             &timer->id, &timer->signal, &timer->value, how, whom, &tid, &timer->clock) != 7)
+    return err_set(e, "timers: unexpected text");
+  timer->notify = strcmp(how, "none") == 0     ? SIGEV_NONE
+                  : strcmp(how, "thread") == 0 ? SIGEV_THREAD
+                                               : SIGEV_SIGNAL;
+  if (strcmp(whom, "tid") == 0) {
+    CLEANUP(proc_status_free) struct proc_status status = {0};
+
+    timer->notify |= SIGEV_THREAD_ID;
+    if (proc_status_read(tid, &status, e) != 0)
+      return -1;
+    timer->tid = status.ns_pid[capture->depth];
+  }
+  return 0;
+}
+
+static int take_timer(struct source *source, struct posix_timer *timer, struct err *e)
+{
+  uint64_t area = tracee_scratch(&source->threads[0]);
+  struct itimerspec value;
+  int64_t result;
+
+  if (remote(source, e, "timer", &result, SYS_timer_gettime, (uint64_t)timer->id, area, 0, 0) < 0 ||
+      tracee_read(&source->threads[0], area, &value, sizeof(value), e) < 0)
+    return -1;
+  timer->interval_seconds = value.it_interval.tv_sec;
+  timer->interval_nanoseconds = value.it_interval.tv_nsec;
+  timer->value_seconds = value.it_value.tv_sec;
+  timer->value_nanoseconds = value.it_value.tv_nsec;
+  return 0;
+}
+
+static int take_timers(struct capture *capture, struct source *source, struct process *process,
+                       struct err *e)
+{
+  AUTO_FREE char *text = NULL;
+
+  if (proc_text(source->pid, "timers", &text, NULL, e) != 0)
+    return -1;
+  for (const char *at = strstr(text, "ID: "); at; at = strstr(at + 1, "\nID: ")) {
+    struct posix_timer *timer;
+
+    at += *at == '\n';
+    timer = list_append(&process->timers, &process->timer_count, sizeof(*timer));
+    if (!timer)
+      return err_sys(e, "timers");
+    if (parse_timer(capture, at, timer, e) < 0 || take_timer(source, timer, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+static int take_rlimits(struct source *source, struct process *process, struct err *e)
+{
+  uint64_t area = tracee_scratch(&source->threads[0]);
+
+  for (int resource = 0; resource < RLIM_NLIMITS; resource++) {
+    struct rlimit_state *state =
+        list_append(&process->rlimits, &process->rlimit_count, sizeof(*state));
+    struct rlimit limit;
+    int64_t result;
+
+    if (!state)
+      return err_sys(e, "limits");
+    /* From outside where that is allowed; it always is to the process itself. */
+    if (prlimit(source->pid, (__rlimit_resource_t)resource, NULL, &limit) < 0 &&
+        (remote(source, e, "limits", &result, SYS_prlimit64, 0, (uint64_t)resource, 0, area) < 0 ||
+         tracee_read(&source->threads[0], area, &limit, sizeof(limit), e) < 0))
+      return -1;
+    *state = (struct rlimit_state){resource, limit.rlim_cur, limit.rlim_max};
+  }
+  return 0;
+}
+
+static int take_number(pid_t pid, const char *name, int base, uint64_t *value, struct err *e)
+{
+  AUTO_FREE char *text = NULL;
+
+  if (proc_text(pid, name, &text, NULL, e) != 0)
+    return -1;
+  *value = strtoull(text, NULL, base);
+  return 0;
+}
+
+static int take_switches(struct source *source, struct process *process, struct err *e)
+{
+  uint64_t area = tracee_scratch(&source->threads[0]);
+  uint64_t score;
+  int64_t dumpable, thp, result;
+  int32_t subreaper;
+
+  if (take_number(source->pid, "oom_score_adj", 10, &score, e) < 0 ||
+      take_number(source->pid, "personality", 16, &process->personality, e) < 0 ||
+      take_number(source->pid, "coredump_filter", 16, &process->coredump_filter, e) < 0 ||
+      remote(source, e, "dumpable", &dumpable, SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0) < 0 ||
+      remote(source, e, "huge pages", &thp, SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0) < 0 ||
+      remote(source, e, "subreaper", &result, SYS_prctl, PR_GET_CHILD_SUBREAPER, area, 0, 0) < 0 ||
+      tracee_read(&source->threads[0], area, &subreaper, sizeof(subreaper), e) < 0)
+    return -1;
+  process->oom_score_adj = (int32_t)score;
+  process->dumpable = (int32_t)dumpable;
+  process->thp_disabled = thp != 0;
+  process->child_subreaper = subreaper != 0;
+  /* MEMBARRIER_CMD_GET_REGISTRATIONS is of Linux 6.3; before it nobody can know. */
+  if (TRACEE_CALL(&source->threads[0], e, &result, SYS_membarrier, 1 << 9, 0, 0, 0, 0, 0) < 0)
+    return -1;
+  process->membarrier = result > 0 ? (uint32_t)result : 0;
+  return 0;
+}
+
+static int take_threads(struct source *source, struct process *process, struct err *e)
+{
+  process->threads = calloc(source->thread_count, sizeof(*process->threads));
+  if (!process->threads)
+    return err_sys(e, "threads");
+  process->thread_count = source->thread_count;
+  for (size_t i = 0; i < source->thread_count; i++) {
+    if (capture_thread(source, &source->threads[i], &process->threads[i], e) < 0)
+      return err_prefix(e, "thread %d", source->threads[i].tid);
+  }
+  return 0;
+}
+
+static void take_numbers(const struct capture *capture, const struct source *source,
+                         struct process *process)
+{
+  const struct proc_status *status = &source->status;
+
+  process->pid = status->ns_pid[capture->depth];
+  process->ppid = source->parent ? source->parent->status.ns_pid[capture->depth] : 0;
+  process->pgid = status->ns_pgid[capture->depth];
+  process->sid = status->ns_sid[capture->depth];
+  process->exit_signal = source->stat.exit_signal > 0 ? source->stat.exit_signal : 0;
+}
+
+int capture_process(struct capture *capture, struct source *source, struct process *process,
+                    struct err *e)
+{
+  struct tracee *leader = source->threads;
+
+  take_numbers(capture, source, process);
+  if (source->zombie) {
+    process->exit_code = source->stat.exit_code;
+    process->state = strdup("zombie");
+    return process->state ? 0 : err_sys(e, "state");
+  }
+  process->state = strdup(leader->group_stopped ? "stopped" : "running");
+  process->umask = source->status.umask;
+  process->mm = source->mm;
+  if (!process->state)
+    return err_sys(e, "state");
+  if (take_credentials(source, &process->credentials, e) < 0 ||
+      take_sigactions(source, process, e) < 0 || take_itimers(source, process, e) < 0 ||
+      take_timers(capture, source, process, e) < 0 || take_rlimits(source, process, e) < 0 ||
+      take_switches(source, process, e) < 0 ||
+      tracee_pending(leader, true, &process->pending, &process->pending_count, e) < 0)
+    return -1;
+  return take_threads(source, process, e);
+}

@@ -1,0 +1,117 @@
+/* The model of the stopped tree, part by part. */
+#include "base/cleanup.h"
+#include "dump/capture.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/kcmp.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+
+static int take_checkpoint(struct capture *capture, struct err *e)
+{
+  struct checkpoint *checkpoint = &capture->tree.checkpoint;
+  const struct source *root = &capture->sources[0];
+  struct utsname name;
+
+  uname(&name);
+  checkpoint->kernel = strdup(name.release);
+  checkpoint->id = capture->options->id ? strdup(capture->options->id) : NULL;
+  checkpoint->root = root->status.ns_pid[capture->depth];
+  checkpoint->own_pidns = capture->depth > 0 && checkpoint->root == 1;
+  if (!checkpoint->kernel || (capture->options->id && !checkpoint->id))
+    return err_sys(e, "checkpoint");
+  if (capture->depth > 0 && !checkpoint->own_pidns)
+    return err_set(e,
+                   "pid %d: is in a pid namespace of which it is not the first process: "
+                   "checkpoint the tree of that one",
+                   root->pid);
+  if (tracee_xstate_features(&checkpoint->xstate_features, &checkpoint->xstate_size, e) < 0)
+    return -1;
+  checkpoint->xstate_size = (uint32_t)root->threads[0].xstate.size;
+  return tracee_vdso_digest(root->pid, &checkpoint->vdso_digest, e);
+}
+
+/* Threads of one process share these as a rule; a process that shares them with another is odd. */
+static const struct {
+  int type;
+  const char *name;
+} resources[] = {
+    {KCMP_FILES, "descriptor table"},
+    {KCMP_FS, "working directory"},
+    {KCMP_SIGHAND, "signal handlers"},
+};
+
+static bool shares(pid_t one, pid_t two, int type)
+{
+  return syscall(SYS_kcmp, one, two, type, 0, 0) == 0;
+}
+
+static int check_sharing(const struct capture *capture, const struct source *source, struct err *e)
+{
+  for (size_t r = 0; r < ARRAY_LEN(resources); r++) {
+    for (size_t i = 1; i < source->thread_count; i++) {
+      if (!shares(source->pid, source->threads[i].tid, resources[r].type))
+        return err_set(e, "thread %d: has a %s of its own: cannot be checkpointed",
+                       source->threads[i].tid, resources[r].name);
+    }
+    for (const struct source *other = capture->sources; other < source; other++) {
+      if (!other->zombie && shares(source->pid, other->pid, resources[r].type))
+        return err_set(e, "shares its %s with pid %d: cannot be checkpointed", resources[r].name,
+                       other->pid);
+    }
+  }
+  return 0;
+}
+
+/* A root of its own (chroot) is a file; the tree's common one is not spoken of. */
+static int take_root(struct capture *capture, struct source *source, struct process *process,
+                     struct err *e)
+{
+  char link[PATH_MAX];
+
+  if (proc_link(source->pid, "root", link, sizeof(link), e) != 0)
+    return -1;
+  if (strcmp(link, "/") == 0)
+    return 0;
+  return capture_link(capture, source, "root", &process->root, e);
+}
+
+static int take_process(struct capture *capture, struct source *source, struct err *e)
+{
+  struct process *process =
+      list_append(&capture->tree.processes, &capture->tree.process_count, sizeof(*process));
+  struct mm *mm;
+
+  if (!process)
+    return err_sys(e, "processes");
+  if (source->zombie)
+    return capture_process(capture, source, process, e);
+  mm = list_append(&capture->tree.mms, &capture->tree.mm_count, sizeof(*mm));
+  if (!mm)
+    return err_sys(e, "processes");
+  mm->id = source->mm = ++capture->last_space;
+  if (check_sharing(capture, source, e) < 0 || tracee_save(&source->threads[0], e) < 0 ||
+      tracee_begin_remote(&source->threads[0], e) < 0)
+    return -1;
+  for (size_t i = 1; i < source->thread_count; i++) {
+    if (tracee_share_remote(&source->threads[i], &source->threads[0], e) < 0)
+      return -1;
+  }
+  if (capture_process(capture, source, process, e) < 0 ||
+      capture_descriptors(capture, source, process, e) < 0 ||
+      capture_link(capture, source, "cwd", &process->cwd, e) < 0 ||
+      take_root(capture, source, process, e) < 0 || capture_memory(capture, source, mm, e) < 0)
+    return -1;
+  return capture_inherited(capture, source, mm, e);
+}
+
+int capture_state(struct capture *capture, struct err *e)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    if (take_process(capture, &capture->sources[i], e) < 0)
+      return err_prefix(e, "pid %d", capture->sources[i].pid);
+  }
+  return take_checkpoint(capture, e);
+}

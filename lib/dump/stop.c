@@ -1,0 +1,317 @@
+/* Stopping the tree, and letting it go. */
+#include "base/cleanup.h"
+#include "dump/capture.h"
+
+#include <errno.h>
+#include <linux/kcmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum {
+  STOP_PATIENCE_MS = 3000, /* for a thread that sleeps uninterruptibly */
+  VFORK_PATIENCE_MS = 50,
+  TRIES = 60,
+};
+
+static uint64_t now_ms(void)
+{
+  struct timespec now;
+
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Is the thread inside vfork(2), waiting for a child that uses its memory? */
+static bool waits_for_vfork(pid_t pid, pid_t tid)
+{
+  AUTO_FREE char *text = NULL;
+  char name[48];
+  struct err ignored;
+
+  snprintf(name, sizeof(name), "task/%d/syscall", tid);
+  if (proc_text(pid, name, &text, NULL, &ignored) != 0)
+    return false;
+  /* vfork, or clone and clone3 with CLONE_VFORK: posix_spawn(3) */
+  return strtol(text, NULL, 10) == SYS_vfork || strtol(text, NULL, 10) == SYS_clone ||
+         strtol(text, NULL, 10) == SYS_clone3;
+}
+
+static struct tracee *find_thread(const struct source *source, pid_t tid)
+{
+  for (size_t i = 0; i < source->thread_count; i++) {
+    if (source->threads[i].tid == tid)
+      return &source->threads[i];
+  }
+  return NULL;
+}
+
+/* Seizes threads of the process that are not yet: how many were new, or -1. */
+static int seize_threads(struct source *source, struct err *e)
+{
+  CLEANUP(proc_list_free) struct proc_list threads = {0};
+  int found = 0;
+  int result = proc_threads(source->pid, &threads, e);
+
+  if (result != 0)
+    return result < 0 ? -1 : 0;
+  for (size_t i = 0; i < threads.count; i++) {
+    struct tracee tracee;
+    struct tracee *larger;
+
+    if (find_thread(source, threads.items[i]))
+      continue;
+    larger = reallocarray(source->threads, source->thread_count + 1, sizeof(*larger));
+    if (!larger)
+      return err_sys(e, "pid %d: threads", source->pid);
+    source->threads = larger;
+    result = tracee_seize(&tracee, source->pid, threads.items[i], e);
+    if (result < 0)
+      return -1;
+    if (result > 0)
+      continue;
+    source->threads[source->thread_count++] = tracee;
+    found++;
+  }
+  return found;
+}
+
+/* Returns 0, or 1 when the process must be given time: it is in a vfork. */
+static int wait_threads(struct source *source, struct err *e)
+{
+  for (size_t i = 0; i < source->thread_count; i++) {
+    struct tracee *thread = &source->threads[i];
+    uint64_t start = now_ms();
+    int result;
+
+    if (thread->stopped)
+      continue;
+    while ((result = tracee_wait_stop(thread, now_ms() + VFORK_PATIENCE_MS, e)) == 2) {
+      if (waits_for_vfork(source->pid, thread->tid))
+        return 1;
+      if (now_ms() - start > STOP_PATIENCE_MS)
+        return err_set(e,
+                       "pid %d: thread %d: does not stop: it sleeps uninterruptibly in the kernel",
+                       source->pid, thread->tid);
+    }
+    if (result < 0)
+      return -1;
+    if (result == 1) { /* it exited */
+      memmove(thread, thread + 1, (source->thread_count - i - 1) * sizeof(*thread));
+      source->thread_count--;
+      i--;
+    }
+  }
+  return 0;
+}
+
+/* The tree anew: those that are known keep their threads, new ones are added. */
+static int find_again(struct capture *capture, struct err *e)
+{
+  struct capture again = {.options = capture->options, .obstacles = capture->obstacles};
+
+  if (capture_find(&again, e) < 0) {
+    capture_forget_sources(&again);
+    return -1;
+  }
+  for (size_t i = 0; i < again.source_count; i++) {
+    for (size_t k = 0; k < capture->source_count; k++) {
+      struct source *old = &capture->sources[k];
+
+      if (old->pid != again.sources[i].pid)
+        continue;
+      again.sources[i].threads = TAKE_POINTER(old->threads);
+      again.sources[i].thread_count = old->thread_count;
+      old->thread_count = 0;
+    }
+  }
+  capture_forget_sources(capture);
+  capture->sources = again.sources;
+  capture->source_count = again.source_count;
+  capture->depth = again.depth;
+  return 0;
+}
+
+/* One pass over the tree: 0 nothing was new, 1 something was, 2 a vfork needs time, -1. */
+static int stop_pass(struct capture *capture, struct err *e)
+{
+  int found = 0;
+
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+    int result;
+
+    if (source->zombie)
+      continue;
+    result = seize_threads(source, e);
+    if (result < 0)
+      return -1;
+    found += result;
+  }
+  for (size_t i = 0; i < capture->source_count; i++) {
+    int result = wait_threads(&capture->sources[i], e);
+
+    if (result < 0)
+      return -1;
+    if (result > 0)
+      return 2;
+  }
+  return found > 0;
+}
+
+/* Does the process share its memory with another of the tree? (A vfork child before its exec.) */
+static const struct source *shares_memory(const struct capture *capture, const struct source *one)
+{
+  for (const struct source *two = capture->sources; two < one; two++) {
+    if (!two->zombie && !one->zombie && syscall(SYS_kcmp, one->pid, two->pid, KCMP_VM, 0, 0) == 0)
+      return two;
+  }
+  return NULL;
+}
+
+/* Waits are over when a thread is in a stop; until then it can only be given up. */
+static void let_go(struct capture *capture)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    for (size_t k = 0; k < source->thread_count; k++) {
+      struct tracee *thread = &source->threads[k];
+      struct err ignored;
+
+      /* One that is not in a stop yet will be, as soon as the others run again. */
+      if (thread->stopped)
+        tracee_detach(thread, &ignored);
+    }
+  }
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    for (size_t k = 0; k < source->thread_count; k++) {
+      struct tracee *thread = &source->threads[k];
+      struct err ignored;
+
+      /* What still does not stop is let go by the kernel when we exit. */
+      if (thread->seized && tracee_wait_stop(thread, now_ms() + STOP_PATIENCE_MS, &ignored) == 0)
+        tracee_detach(thread, &ignored);
+    }
+    source->thread_count = 0;
+  }
+}
+
+/* 0 all stand, 1 try again later, -1. */
+static int try_stop(struct capture *capture, struct err *e)
+{
+  for (;;) {
+    int result = stop_pass(capture, e);
+
+    if (result < 0)
+      return -1;
+    if (result == 2)
+      return 1;
+    if (find_again(capture, e) < 0)
+      return -1;
+    if (result == 0)
+      break;
+  }
+  for (size_t i = 1; i < capture->source_count; i++) {
+    const struct source *other = shares_memory(capture, &capture->sources[i]);
+
+    if (other) {
+      err_set(e, "pid %d: shares its memory with pid %d: cannot be checkpointed",
+              capture->sources[i].pid, other->pid);
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Threads that came last may have been found first: the leader goes to the front. */
+static int order_threads(struct capture *capture, struct err *e)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+    struct tracee *leader = find_thread(source, source->pid);
+    struct tracee first;
+
+    if (source->zombie)
+      continue;
+    if (!leader)
+      return err_set(e,
+                     "pid %d: its first thread has exited, others run on: cannot be checkpointed",
+                     source->pid);
+    first = source->threads[0];
+    source->threads[0] = *leader;
+    if (leader != &source->threads[0])
+      *leader = first;
+  }
+  return 0;
+}
+
+int capture_stop(struct capture *capture, struct err *e)
+{
+  clock_gettime(CLOCK_MONOTONIC, &capture->stopped);
+  for (int i = 0; i < TRIES; i++) {
+    int result = try_stop(capture, e);
+
+    if (result == 0)
+      return order_threads(capture, e);
+    let_go(capture);
+    if (result < 0)
+      return -1;
+    nanosleep(&(struct timespec){.tv_nsec = (i + 1) * 500000L}, NULL);
+    clock_gettime(CLOCK_MONOTONIC, &capture->stopped);
+    if (find_again(capture, e) < 0)
+      return -1;
+  }
+  return e->text[0] ? -1
+                    : err_set(e, "the tree does not come to rest: a process waits in vfork(2)");
+}
+
+int capture_resume(struct capture *capture, struct err *e)
+{
+  int result = 0;
+
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    if (source->thread_count && tracee_end_remote(&source->threads[0], e) < 0)
+      result = -1;
+    for (size_t k = 1; k < source->thread_count; k++)
+      source->threads[k].remote = NULL;
+  }
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    for (size_t k = 0; k < source->thread_count; k++) {
+      if (tracee_detach(&source->threads[k], e) < 0)
+        result = -1;
+    }
+    source->thread_count = 0;
+  }
+  return result;
+}
+
+/* Nobody runs again: each dies where it stands. The first of a pid namespace takes all along. */
+void capture_kill(struct capture *capture)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    if (!capture->sources[i].zombie)
+      kill(capture->sources[i].pid, SIGKILL);
+  }
+  for (size_t i = capture->source_count; i-- > 0;) {
+    struct source *source = &capture->sources[i];
+
+    for (size_t k = source->thread_count; k-- > 0;) {
+      int status;
+
+      while (waitpid(source->threads[k].tid, &status, __WALL) == source->threads[k].tid &&
+             WIFSTOPPED(status))
+        ;
+    }
+    source->thread_count = 0;
+  }
+}
