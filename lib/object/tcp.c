@@ -247,7 +247,7 @@ static int closed_connection(const struct detail *detail, struct err *e)
 static int make_socket(const struct detail *detail, struct err *e)
 {
   struct sockaddr_storage address;
-  socklen_t size;
+  socklen_t size = 0;
   AUTO_CLOSE int fd = -1;
 
   if (detail->family != AF_INET && detail->family != AF_INET6)

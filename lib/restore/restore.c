@@ -124,7 +124,7 @@ static int read_stream(struct rebuild *rebuild, struct stream_reader *reader, st
   return rebuild->processes ? 0 : begin(rebuild, e);
 }
 
-typedef int step(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+typedef int rebuild_step(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 
 static int existing(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
@@ -165,7 +165,7 @@ static int finish(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 }
 
 /* One step for every process; zombies have nothing but their existence. */
-static int for_each(struct rebuild *rebuild, bool zombies, step *step, struct err *e)
+static int for_each(struct rebuild *rebuild, bool zombies, rebuild_step *step, struct err *e)
 {
   for (size_t i = 0; i < rebuild->tree.process_count; i++) {
     struct rebuilt *which = &rebuild->processes[i];
@@ -272,7 +272,7 @@ int restore_run(const struct restore_options *options, int in_fd, struct err *e)
     container_forget(options->registry, rebuild.id, &(struct err){""});
   if (result == 0 && options->stats_fd >= 0)
     result = stats_write(options->stats_fd, "ckpt-rebuild", &clock,
-                         stream_reader_totals(reader).bytes, rebuild.page_bytes, e);
+                         stream_reader_totals(reader).bytes, rebuild.page_bytes, NULL, e);
   stream_reader_free(reader);
   return result;
 }

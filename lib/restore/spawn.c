@@ -174,13 +174,14 @@ int rebuild_spawn_root(struct rebuild *rebuild, struct err *e)
   gate = child.gate[1];
   child.exe = exe;
   if (rebuild->tree.checkpoint.own_pidns)
-    pid = sandbox_clone(&(struct sandbox){0}, root_child, &child, e);
+    pid = sandbox_clone(root_child, &child, e);
   else
     pid = fork_with_pid(root->process->pid, &child, e);
   if (pid < 0)
     return -1;
   if (new_leader(root, pid, e) < 0)
     return -1;
+  root->executed = true;
   if (catch_exec(&root->threads[0], gate, e) < 0)
     return -1;
   return begin_remote(rebuild, &root->threads[0], e);
@@ -358,11 +359,10 @@ static int execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e
   return 0;
 }
 
-static bool same_program(const struct rebuild *rebuild, const struct rebuilt *which)
+static bool same_program(const struct rebuilt *which)
 {
   const struct rebuilt *parent = which->parent;
 
-  (void)rebuild;
   return parent->mm && parent->mm->exe == which->mm->exe;
 }
 
@@ -386,7 +386,7 @@ int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
     if (result < 0)
       return -1;
   }
-  if (is_zombie(which) || which->executed || which->mm->parent || same_program(rebuild, which)) {
+  if (is_zombie(which) || which->executed || which->mm->parent || same_program(which)) {
     which->executed = true;
     return 0;
   }

@@ -1,0 +1,16 @@
+/* The three filters: what each does to a frame of pages. */
+#ifndef CKPT_CODEC_FILTER_H
+#define CKPT_CODEC_FILTER_H
+
+#include "codec/pool.h"
+
+/* Takes zero-filled pages out of uncompressed payloads; compressed ones stay. No argument. */
+pool_transform filter_scan_zero;
+
+/* Compresses what is not yet compressed. Argument: uint8_t, the codec. */
+pool_transform filter_compress;
+
+/* Decompresses what is compressed. No argument. */
+pool_transform filter_decompress;
+
+#endif

@@ -1,0 +1,32 @@
+/*
+ * A stream through a transformation of its frames, on all processors, in order. Each worker reads a
+ * frame, transforms it, and waits for its turn to write it: memory is bounded by their number.
+ */
+#ifndef CKPT_CODEC_POOL_H
+#define CKPT_CODEC_POOL_H
+
+#include "base/err.h"
+#include "codec/codec.h"
+#include "stream/stream.h"
+
+/*
+ * Changes a PAGES frame in place; a new payload goes to `out` (EXTENT_SIZE bytes). Other frames
+ * pass without a call. Runs in several threads at once.
+ */
+typedef int pool_transform(struct frame *frame, struct codec_context *context, void *out,
+                           const void *argument, struct err *e);
+
+/*
+ * Copies the stream from in_fd to out_fd through the transformation, END included. splice: the
+ * next stage is one of ours. stats_fd: gets the summary line under the stage's name; -1: none.
+ */
+struct pool_options {
+  const char *stage;
+  int in_fd, out_fd, stats_fd;
+  bool splice;
+  unsigned workers; /* 0: as many as there are processors */
+};
+int pool_run(const struct pool_options *options, pool_transform *transform, const void *argument,
+             struct err *e);
+
+#endif

@@ -1,0 +1,93 @@
+#include "base/err.h"
+#include "base/opt.h"
+#include "container/container.h"
+#include "dump/dump.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct flags {
+  const char *registry;
+  uint64_t pid, commit_fd, stats_fd;
+  bool check, json;
+};
+
+/* Names the tree: by its root's pid, or by the id of its container. */
+static int find_root(const struct flags *flags, const char *id, struct dump_options *options,
+                     struct container *container, struct err *e)
+{
+  if (flags->pid) {
+    options->pid = (pid_t)flags->pid;
+    return 0;
+  }
+  if (container_find(flags->registry, id, container, e) < 0)
+    return -1;
+  options->pid = container->pid;
+  options->id = container->id;
+  return 0;
+}
+
+/* The exit status, or -1 with e set. */
+static int run(const struct flags *flags, const struct dump_options *options, struct err *e)
+{
+  size_t obstacles = 0;
+
+  if (!flags->check)
+    return dump_run(options, STDOUT_FILENO, e);
+  if (dump_check(options, stdout, flags->json, &obstacles, e) < 0)
+    return -1;
+  return obstacles ? EXIT_FAILED : EXIT_DONE;
+}
+
+int main(int argc, char **argv)
+{
+  struct dump_options options = {0};
+  struct flags flags = {.commit_fd = UINT64_MAX, .stats_fd = UINT64_MAX};
+  const struct opt table[] = {
+      {"pid", OPT_UINT, &flags.pid, "N", "the tree under process N instead of a container's"},
+      {"root", OPT_STRING, &flags.registry, "DIR", "the registry of containers"},
+      {"leave-running", OPT_BOOL, &options.leave_running, NULL, "let it run on when committed"},
+      {"tcp-close", OPT_BOOL, &options.tcp_close, NULL, "TCP connections come back closed"},
+      {"check", OPT_BOOL, &flags.check, NULL, "list what stands against it; touch nothing"},
+      {"json", OPT_BOOL, &flags.json, NULL, "with --check: as JSON"},
+      {"commit-fd", OPT_UINT, &flags.commit_fd, "N", "a byte from descriptor N commits"},
+      {"stats-fd", OPT_UINT, &flags.stats_fd, "N", "write a summary line to descriptor N"},
+      {"splice", OPT_BOOL, &options.splice, NULL, "the next stage is one of ours: share pages"},
+      {0},
+  };
+  const struct command command = {
+      .usage = "[options] ID | --pid N > STREAM",
+      .summary = "Stops a process tree and writes its whole state as a checkpoint stream.",
+      .options = table,
+  };
+  struct container container = {0};
+  struct err e = {""};
+  int first = opt_parse(&command, argc, argv);
+  char name[32];
+  const char *whom = name;
+  int status;
+
+  if (argc - first != (flags.pid ? 0 : 1))
+    opt_usage(&command, flags.pid ? "takes no operand besides --pid" : "needs one container id");
+  if (flags.pid > INT32_MAX)
+    opt_usage(&command, "--pid: no such number");
+  if (!flags.check && isatty(STDOUT_FILENO))
+    opt_usage(&command, "the stream does not go to a terminal");
+  options.commit_fd = flags.commit_fd > INT32_MAX ? -1 : (int)flags.commit_fd;
+  options.stats_fd = flags.stats_fd > INT32_MAX ? -1 : (int)flags.stats_fd;
+  if (flags.pid)
+    snprintf(name, sizeof(name), "pid %d", (int)flags.pid);
+  else
+    whom = argv[first];
+  if (find_root(&flags, argv[first], &options, &container, &e) < 0)
+    die(EXIT_FAILED, &e);
+  status = run(&flags, &options, &e);
+  if (status < 0) {
+    if (!flags.pid || strncmp(e.text, name, strlen(name)) != 0)
+      err_prefix(&e, "%s", whom);
+    die(EXIT_FAILED, &e);
+  }
+  container_free(&container);
+  return status;
+}
