@@ -87,8 +87,7 @@ static int check_end(struct stream_reader *reader, const uint8_t *payload, struc
   return 0;
 }
 
-int stream_read_into(struct stream_reader *reader, struct frame *frame, void **buffer, size_t *room,
-                     struct err *e)
+int stream_next(struct stream_reader *reader, struct frame *frame, struct err *e)
 {
   uint64_t start = reader->offset;
   uint8_t bytes[FRAME_HEADER_SIZE];
@@ -101,16 +100,38 @@ int stream_read_into(struct stream_reader *reader, struct frame *frame, void **b
     return err_prefix(e, "offset %" PRIu64, start);
   if (frame->type == FRAME_STATE && reader->count.pages_seen)
     return err_set(e, "offset %" PRIu64 ": STATE frame behind page frames", start);
-  if (make_room(buffer, room, frame->length, e) < 0 || take(reader, *buffer, frame->length, e) < 0)
+  if (frame->type != FRAME_END) {
+    wire_count(&reader->count, frame, get32(bytes + 44));
+    return 1;
+  }
+  {
+    uint8_t payload[END_PAYLOAD_SIZE];
+
+    return stream_payload(reader, frame, payload, e) < 0 ? -1 : check_end(reader, payload, e);
+  }
+}
+
+int stream_payload(struct stream_reader *reader, struct frame *frame, void *buffer, struct err *e)
+{
+  uint64_t start = reader->offset;
+
+  if (take(reader, buffer, frame->length, e) < 0)
     return -1;
-  frame->payload = *buffer;
-  if (crc32c(0, frame->payload, frame->length) != frame->payload_crc)
-    return err_set(e, "offset %" PRIu64 ": payload: checksum does not match",
-                   start + FRAME_HEADER_SIZE);
-  if (frame->type == FRAME_END)
-    return check_end(reader, *buffer, e);
-  wire_count(&reader->count, frame, get32(bytes + 44));
-  return 1;
+  frame->payload = buffer;
+  if (crc32c(0, buffer, frame->length) != frame->payload_crc)
+    return err_set(e, "offset %" PRIu64 ": payload: checksum does not match", start);
+  return 0;
+}
+
+int stream_read_into(struct stream_reader *reader, struct frame *frame, void **buffer, size_t *room,
+                     struct err *e)
+{
+  int result = stream_next(reader, frame, e);
+
+  if (result == 1 && (make_room(buffer, room, frame->length, e) < 0 ||
+                      stream_payload(reader, frame, *buffer, e) < 0))
+    return -1;
+  return result;
 }
 
 int stream_read(struct stream_reader *reader, struct frame *frame, struct err *e)

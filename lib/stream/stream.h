@@ -30,6 +30,13 @@ int stream_read_into(struct stream_reader *reader, struct frame *frame, void **b
                      struct err *e);
 
 /*
+ * The same in two steps, for a payload that goes to a place of its own: the header, then its
+ * frame.length bytes, before anything else is read.
+ */
+int stream_next(struct stream_reader *reader, struct frame *frame, struct err *e);
+int stream_payload(struct stream_reader *reader, struct frame *frame, void *buffer, struct err *e);
+
+/*
  * Starts a stream on fd, which the writer does not own; writes the header. On a pipe the writer
  * enlarges the pipe and may vmsplice payloads that stand in its own slots.
  */

@@ -1,0 +1,362 @@
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "image/image.h"
+#include "image/names.h"
+#include "stream/crc32c.h"
+#include "stream/stats.h"
+#include "stream/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+/* A file that is looked at as a whole. */
+struct view {
+  const uint8_t *bytes;
+  size_t size;
+};
+
+struct image_reader {
+  const char *path;
+  struct view checkpoint, meta;
+  int pages;
+  uint64_t pages_size;
+  size_t state_end; /* offset of the END frame in checkpoint.img */
+  struct stream_header header;
+  /* What was read ahead of pages.img: window_size bytes from window_base on. */
+  uint8_t *window;
+  uint64_t window_base;
+  size_t window_size;
+};
+
+enum {
+  WINDOW = 4 << 20,
+  ALIGNMENT = 4096,
+};
+
+static int open_file(const char *path, enum image_file which, uint64_t *size, struct err *e)
+{
+  AUTO_FREE char *name = io_format(e, "%s/%s", path, image_names[which].final);
+  AUTO_CLOSE int fd = name ? open(name, O_RDONLY | O_CLOEXEC) : -1;
+  struct stat stat;
+
+  if (!name)
+    return -1;
+  if (fd < 0 && errno == ENOENT && which == IMAGE_CHECKPOINT)
+    return err_set(e, "%s: holds no checkpoint", path);
+  if (fd < 0 || fstat(fd, &stat) < 0)
+    return err_sys(e, "%s", name);
+  *size = (uint64_t)stat.st_size;
+  return take_fd(&fd);
+}
+
+static int view_file(const char *path, enum image_file which, struct view *view, struct err *e)
+{
+  uint64_t size;
+  AUTO_CLOSE int fd = open_file(path, which, &size, e);
+  void *bytes;
+
+  if (fd < 0)
+    return -1;
+  if (size < STREAM_HEADER_SIZE)
+    return err_set(e, "%s/%s: is too short", path, image_names[which].final);
+  bytes = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (bytes == MAP_FAILED)
+    return err_sys(e, "%s/%s", path, image_names[which].final);
+  *view = (struct view){bytes, size};
+  return 0;
+}
+
+static void close_image(struct image_reader *reader)
+{
+  if (reader->checkpoint.bytes)
+    munmap((void *)reader->checkpoint.bytes, reader->checkpoint.size);
+  if (reader->meta.bytes)
+    munmap((void *)reader->meta.bytes, reader->meta.size);
+  if (reader->window)
+    munmap(reader->window, WINDOW);
+  cleanup_close(&reader->pages);
+}
+
+/* One frame at an offset of checkpoint.img, checked whole. */
+static int state_frame(const struct view *view, size_t at, struct frame *frame, struct err *e)
+{
+  if (view->size - at < FRAME_HEADER_SIZE)
+    return err_set(e, "offset %zu: the file ends within a frame", at);
+  if (wire_get_frame(view->bytes + at, frame, e) < 0)
+    return err_prefix(e, "offset %zu", at);
+  if (view->size - at - FRAME_HEADER_SIZE < frame->length)
+    return err_set(e, "offset %zu: the file ends within a frame", at);
+  frame->payload = view->bytes + at + FRAME_HEADER_SIZE;
+  if (crc32c(0, frame->payload, frame->length) != frame->payload_crc)
+    return err_set(e, "offset %zu: payload: checksum does not match", at + FRAME_HEADER_SIZE);
+  return 0;
+}
+
+static int check_checkpoint(struct image_reader *reader, struct wire_count *count,
+                            const uint8_t **end, struct err *e)
+{
+  const struct view *view = &reader->checkpoint;
+  struct frame frame;
+  size_t at = STREAM_HEADER_SIZE;
+
+  if (wire_get_header(view->bytes, &reader->header, e) < 0)
+    return -1;
+  for (;; at += FRAME_HEADER_SIZE + frame.length) {
+    if (state_frame(view, at, &frame, e) < 0)
+      return -1;
+    if (frame.type == FRAME_END)
+      break;
+    if (frame.type == FRAME_PAGES || frame.type == FRAME_INHERIT)
+      return err_set(e, "offset %zu: a page frame does not belong here", at);
+    wire_count(count, &frame, get32(view->bytes + at + 44));
+  }
+  if (at + FRAME_HEADER_SIZE + END_PAYLOAD_SIZE != view->size)
+    return err_set(e, "offset %zu: bytes after END", at);
+  reader->state_end = at;
+  *end = frame.payload;
+  return 0;
+}
+
+static int check_meta_header(const struct image_reader *reader, struct err *e)
+{
+  uint8_t bytes[STREAM_HEADER_SIZE];
+  struct stream_header header;
+
+  memcpy(bytes, reader->meta.bytes, sizeof(bytes));
+  if (memcmp(bytes, META_MAGIC, 8) != 0)
+    return err_set(e, "offset 0: not an index of pages");
+  if (get32(bytes + 60) != crc32c(0, bytes, 60))
+    return err_set(e, "offset 0: checksum does not match");
+  memcpy(bytes, STREAM_MAGIC, 8);
+  put32(bytes + 60, crc32c(0, bytes, 60));
+  if (wire_get_header(bytes, &header, e) < 0)
+    return -1;
+  if (memcmp(header.image_id, reader->header.image_id, sizeof(header.image_id)) != 0)
+    return err_set(e, "is of another image than checkpoint.img");
+  if ((reader->meta.size - STREAM_HEADER_SIZE) % META_RECORD_SIZE)
+    return err_set(e, "ends within a record");
+  return 0;
+}
+
+static int get_record(const struct view *meta, size_t at, struct frame *frame, uint64_t *offset,
+                      struct err *e)
+{
+  const uint8_t *record = meta->bytes + at;
+
+  if (get32(record + 60) != crc32c(0, record, 60) || get32(record + 56) != 0)
+    return err_set(e, "offset %zu: record: checksum does not match", at);
+  if (wire_get_frame(record, frame, e) < 0)
+    return err_prefix(e, "offset %zu", at);
+  *offset = get64(record + 48);
+  return 0;
+}
+
+/* Where the payload must begin: what is not compressed is aligned. */
+static uint64_t expected_offset(const struct frame *frame, uint64_t end)
+{
+  if (frame->length == 0)
+    return 0;
+  return frame->codec == CODEC_NONE ? (end + ALIGNMENT - 1) & ~(uint64_t)(ALIGNMENT - 1) : end;
+}
+
+static int check_meta(const struct image_reader *reader, struct wire_count *count, struct err *e)
+{
+  uint64_t end = 0;
+
+  if (check_meta_header(reader, e) < 0)
+    return -1;
+  for (size_t at = STREAM_HEADER_SIZE; at < reader->meta.size; at += META_RECORD_SIZE) {
+    struct frame frame;
+    uint64_t offset;
+
+    if (get_record(&reader->meta, at, &frame, &offset, e) < 0)
+      return -1;
+    if (frame.type == FRAME_STATE || frame.type == FRAME_END ||
+        offset != expected_offset(&frame, end))
+      return err_set(e, "offset %zu: record does not belong here", at);
+    if (frame.length)
+      end = offset + frame.length;
+    wire_count(count, &frame, get32(reader->meta.bytes + at + 44));
+  }
+  if (end != reader->pages_size)
+    return err_set(e, "tells of %" PRIu64 " bytes, but pages.img has %" PRIu64, end,
+                   reader->pages_size);
+  return 0;
+}
+
+static int check_image(struct image_reader *reader, struct err *e)
+{
+  struct wire_count count = {0};
+  uint8_t expected[END_PAYLOAD_SIZE];
+  const uint8_t *end = NULL;
+
+  if (check_checkpoint(reader, &count, &end, e) < 0)
+    return err_prefix(e, "%s/checkpoint.img", reader->path);
+  if (check_meta(reader, &count, e) < 0)
+    return err_prefix(e, "%s/pages_meta.img", reader->path);
+  wire_put_end(&count, expected);
+  if (memcmp(expected, end, sizeof(expected)) != 0)
+    return err_set(e, "%s: its files do not belong together: totals do not match", reader->path);
+  return 0;
+}
+
+#ifndef SYS_cachestat
+#define SYS_cachestat 451 /* Linux 6.5 */
+#endif
+
+/* Is most of the file in the page cache? */
+static bool is_cached(int fd, uint64_t size)
+{
+  struct {
+    uint64_t offset, length;
+  } range = {0, size};
+  struct {
+    uint64_t cached, dirty, writeback, evicted, recently_evicted;
+  } stat;
+
+  return syscall(SYS_cachestat, fd, &range, &stat, 0) == 0 && stat.cached * ALIGNMENT >= size / 2;
+}
+
+static int open_image(struct image_reader *reader, enum image_cache cache, struct err *e)
+{
+  bool direct;
+
+  if (view_file(reader->path, IMAGE_CHECKPOINT, &reader->checkpoint, e) < 0 ||
+      view_file(reader->path, IMAGE_META, &reader->meta, e) < 0)
+    return -1;
+  reader->pages = open_file(reader->path, IMAGE_PAGES, &reader->pages_size, e);
+  if (reader->pages < 0)
+    return -1;
+  direct = cache == IMAGE_CACHE_DIRECT ||
+           (cache == IMAGE_CACHE_AUTO && !is_cached(reader->pages, reader->pages_size));
+  if (direct)
+    fcntl(reader->pages, F_SETFL, O_DIRECT);
+  else
+    posix_fadvise(reader->pages, 0, 0, POSIX_FADV_SEQUENTIAL);
+  reader->window = mmap(NULL, WINDOW, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (reader->window == MAP_FAILED) {
+    reader->window = NULL;
+    return err_sys(e, "buffer");
+  }
+  madvise(reader->window, WINDOW, MADV_HUGEPAGE);
+  return check_image(reader, e);
+}
+
+static int fill_window(struct image_reader *reader, uint64_t offset, struct err *e)
+{
+  uint64_t base = offset & ~(uint64_t)(ALIGNMENT - 1);
+  ssize_t n = io_pread(reader->pages, reader->window, WINDOW, (off_t)base);
+
+  if (n < 0 && errno == EINVAL && fcntl(reader->pages, F_SETFL, 0) == 0)
+    n = io_pread(reader->pages, reader->window, WINDOW, (off_t)base);
+  if (n < 0)
+    return err_sys(e, "%s/pages.img", reader->path);
+  reader->window_base = base;
+  reader->window_size = (size_t)n;
+  return 0;
+}
+
+/* Copies bytes of pages.img, window by window; with a NULL target they must be zero. */
+static int copy_pages(struct image_reader *reader, uint64_t offset, uint8_t *to, size_t size,
+                      struct err *e)
+{
+  while (size) {
+    uint64_t skip = offset - reader->window_base;
+    size_t piece;
+
+    if (offset < reader->window_base || skip >= reader->window_size) {
+      if (fill_window(reader, offset, e) < 0)
+        return -1;
+      skip = offset - reader->window_base;
+      if (skip >= reader->window_size)
+        return err_set(e, "%s/pages.img: ends early", reader->path);
+    }
+    piece = reader->window_size - skip < size ? reader->window_size - skip : size;
+    if (to) {
+      memcpy(to, reader->window + skip, piece);
+      to += piece;
+    } else {
+      for (size_t i = 0; i < piece; i++) {
+        if (reader->window[skip + i])
+          return err_set(e, "%s/pages.img: offset %" PRIu64 ": bytes between payloads",
+                         reader->path, offset + i);
+      }
+    }
+    offset += piece;
+    size -= piece;
+  }
+  return 0;
+}
+
+static int send_page_frame(struct image_reader *reader, struct stream_writer *writer,
+                           struct frame *frame, uint64_t offset, uint64_t *end, struct err *e)
+{
+  AUTO_FREE void *longer = NULL;
+  uint8_t *payload = stream_slot(writer);
+
+  if (frame->length > EXTENT_SIZE) { /* of a type that we do not know */
+    payload = longer = malloc(frame->length);
+    if (!longer)
+      return err_sys(e, "payload of %u bytes", frame->length);
+  }
+  if (frame->length) {
+    if (copy_pages(reader, *end, NULL, offset - *end, e) < 0 ||
+        copy_pages(reader, offset, payload, frame->length, e) < 0)
+      return -1;
+    *end = offset + frame->length;
+  }
+  if (crc32c(0, payload, frame->length) != frame->payload_crc)
+    return err_set(e, "%s/pages.img: offset %" PRIu64 ": checksum does not match", reader->path,
+                   offset);
+  frame->payload = payload;
+  return stream_write(writer, frame, e);
+}
+
+static int send_stream(struct image_reader *reader, struct stream_writer *writer, struct err *e)
+{
+  struct frame frame;
+  uint64_t end = 0;
+
+  for (size_t at = STREAM_HEADER_SIZE; at < reader->state_end;
+       at += FRAME_HEADER_SIZE + frame.length) {
+    if (state_frame(&reader->checkpoint, at, &frame, e) < 0 || stream_write(writer, &frame, e) < 0)
+      return -1;
+  }
+  for (size_t at = STREAM_HEADER_SIZE; at < reader->meta.size; at += META_RECORD_SIZE) {
+    uint64_t offset;
+
+    if (get_record(&reader->meta, at, &frame, &offset, e) < 0 ||
+        send_page_frame(reader, writer, &frame, offset, &end, e) < 0)
+      return -1;
+  }
+  return stream_write_end(writer, e);
+}
+
+int image_read(const char *path, enum image_cache cache, bool splice, int out_fd, int stats_fd,
+               struct err *e)
+{
+  CLEANUP(close_image) struct image_reader reader = {.path = path, .pages = -1};
+  struct stats_clock clock = stats_start();
+  struct stream_writer *writer;
+  int result;
+
+  if (open_image(&reader, cache, e) < 0)
+    return -1;
+  writer = stream_writer_new(out_fd, &reader.header, e);
+  if (!writer)
+    return -1;
+  if (splice)
+    stream_writer_trust_reader(writer);
+  result = send_stream(&reader, writer, e);
+  if (result == 0)
+    result = stats_write(stats_fd, "ckpt-read-direct", &clock,
+                         reader.pages_size + reader.meta.size + reader.checkpoint.size,
+                         stream_writer_totals(writer).bytes, NULL, e);
+  stream_writer_free(writer);
+  return result;
+}

@@ -1,0 +1,33 @@
+#include "base/err.h"
+#include "base/opt.h"
+#include "image/image.h"
+
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+  struct image_options options = {.stats_fd = -1};
+  uint64_t stats_fd = UINT64_MAX;
+  const struct opt table[] = {
+      {"image-path", OPT_STRING, &options.path, "DIR", "the directory of the new image"},
+      {"direct", OPT_BOOL, &options.direct, NULL, "write past the page cache (O_DIRECT)"},
+      {"stats-fd", OPT_UINT, &stats_fd, "N", "write a summary line to descriptor N"},
+      {0},
+  };
+  const struct command command = {
+      .usage = "--image-path DIR [options] < STREAM",
+      .summary = "Writes a checkpoint stream to an image directory; done means that it is on disk.",
+      .options = table,
+  };
+  struct err e = {""};
+
+  if (opt_parse(&command, argc, argv) != argc)
+    opt_usage(&command, "takes no operands");
+  if (!options.path)
+    opt_usage(&command, "image-path flag must be provided");
+  if (stats_fd <= INT32_MAX)
+    options.stats_fd = (int)stats_fd;
+  if (image_write(&options, STDIN_FILENO, &e) < 0)
+    die(EXIT_FAILED, &e);
+  return EXIT_DONE;
+}
