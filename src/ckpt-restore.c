@@ -1,0 +1,49 @@
+#include "base/err.h"
+#include "base/opt.h"
+#include "codec/codec.h"
+#include "pipeline/orchestrate.h"
+
+#include <string.h>
+
+int main(int argc, char **argv)
+{
+  struct restore_pipeline_options options = {0};
+  const struct opt table[] = {
+      {"image-path", OPT_STRING, &options.image_path, "DIR", "directory of the image"},
+      {"detach", OPT_BOOL, &options.detach, NULL, "return when the tree runs"},
+      {"direct", OPT_WORD, &options.direct, "BOOL", "read past the page cache (default: by need)"},
+      {"root", OPT_STRING, &options.registry, "DIR", "the registry of containers"},
+      {"pid-file", OPT_STRING, &options.pid_file, "FILE", "write the root's pid to FILE"},
+      {"tcp-close", OPT_BOOL, &options.tcp_close, NULL, "TCP connections come back closed"},
+      {"stage", OPT_LIST, &options.swaps, "NAME=PROGRAM", "a program of yours for one stage"},
+      {"print-pipeline", OPT_BOOL, &options.print, NULL, "print the shell pipeline, do nothing"},
+      {"deadline", OPT_UINT, &options.deadline, "SECONDS", "cancel when it takes longer"},
+      {"stats", OPT_WORD, &options.stats, "json", "print a summary when the tree runs"},
+      {0},
+  };
+  const struct command command = {
+      .usage = "--image-path DIR [options] [CONTAINER-ID]",
+      .summary = "Brings a process tree back from an image directory; without --detach it stays\n"
+                 "until the root exits, and exits as that did.",
+      .options = table,
+      .version = codec_version_text(),
+  };
+  struct err e = {""};
+  int first = opt_parse(&command, argc, argv);
+  int status;
+
+  if (argc - first > 1)
+    opt_usage(&command, "takes one container id at most");
+  options.id = argc > first ? argv[first] : NULL;
+  if (!options.image_path)
+    opt_usage(&command, "image-path flag must be provided");
+  if (options.direct && options.direct[0] && strcmp(options.direct, "true") != 0 &&
+      strcmp(options.direct, "false") != 0)
+    opt_usage(&command, "--direct: \"%s\" is neither true nor false", options.direct);
+  if (options.stats && options.stats[0] && strcmp(options.stats, "json") != 0)
+    opt_usage(&command, "--stats: \"%s\" is not json", options.stats);
+  status = orchestrate_restore(&options, &e);
+  if (status < 0)
+    die(EXIT_FAILED, &e);
+  return status;
+}
