@@ -30,4 +30,13 @@ enum image_cache { IMAGE_CACHE_AUTO, IMAGE_CACHE_DIRECT, IMAGE_CACHE_BUFFERED };
 int image_read(const char *path, enum image_cache cache, bool splice, int out_fd, int stats_fd,
                struct err *e);
 
+/*
+ * Calls visit for each frame but END, in order, after the same checks. Payloads of page frames are
+ * read, and checked, into what buffer returns (EXTENT_SIZE bytes); without it they are NULL.
+ */
+typedef void *image_buffer(void *argument);
+typedef int image_visit(const struct frame *frame, void *argument, struct err *e);
+int image_walk(const char *path, struct stream_header *header, image_buffer *buffer,
+               image_visit *visit, void *argument, struct err *e);
+
 #endif

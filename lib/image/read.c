@@ -293,48 +293,80 @@ static int copy_pages(struct image_reader *reader, uint64_t offset, uint8_t *to,
   return 0;
 }
 
-static int send_page_frame(struct image_reader *reader, struct stream_writer *writer,
-                           struct frame *frame, uint64_t offset, uint64_t *end, struct err *e)
+/* Where a payload is put: into the buffer, or, longer than any that we know of, into `longer`. */
+static int load_payload(struct image_reader *reader, struct frame *frame, uint64_t offset,
+                        uint64_t *end, void *buffer, void **longer, struct err *e)
 {
-  AUTO_FREE void *longer = NULL;
-  uint8_t *payload = stream_slot(writer);
-
-  if (frame->length > EXTENT_SIZE) { /* of a type that we do not know */
-    payload = longer = malloc(frame->length);
-    if (!longer)
+  if (frame->length > EXTENT_SIZE) {
+    buffer = *longer = realloc(*longer, frame->length);
+    if (!buffer)
       return err_sys(e, "payload of %u bytes", frame->length);
   }
   if (frame->length) {
     if (copy_pages(reader, *end, NULL, offset - *end, e) < 0 ||
-        copy_pages(reader, offset, payload, frame->length, e) < 0)
+        copy_pages(reader, offset, buffer, frame->length, e) < 0)
       return -1;
     *end = offset + frame->length;
   }
-  if (crc32c(0, payload, frame->length) != frame->payload_crc)
+  if (crc32c(0, buffer, frame->length) != frame->payload_crc)
     return err_set(e, "%s/pages.img: offset %" PRIu64 ": checksum does not match", reader->path,
                    offset);
-  frame->payload = payload;
-  return stream_write(writer, frame, e);
+  frame->payload = buffer;
+  return 0;
 }
 
-static int send_stream(struct image_reader *reader, struct stream_writer *writer, struct err *e)
+struct walk {
+  image_buffer *buffer; /* NULL: payloads of page frames stay where they are */
+  image_visit *visit;
+  void *argument;
+};
+
+static int walk_frames(struct image_reader *reader, const struct walk *walk, struct err *e)
 {
+  AUTO_FREE void *longer = NULL;
   struct frame frame;
   uint64_t end = 0;
 
   for (size_t at = STREAM_HEADER_SIZE; at < reader->state_end;
        at += FRAME_HEADER_SIZE + frame.length) {
-    if (state_frame(&reader->checkpoint, at, &frame, e) < 0 || stream_write(writer, &frame, e) < 0)
+    if (state_frame(&reader->checkpoint, at, &frame, e) < 0 ||
+        walk->visit(&frame, walk->argument, e) < 0)
       return -1;
   }
   for (size_t at = STREAM_HEADER_SIZE; at < reader->meta.size; at += META_RECORD_SIZE) {
     uint64_t offset;
 
-    if (get_record(&reader->meta, at, &frame, &offset, e) < 0 ||
-        send_page_frame(reader, writer, &frame, offset, &end, e) < 0)
+    if (get_record(&reader->meta, at, &frame, &offset, e) < 0)
+      return -1;
+    if (walk->buffer &&
+        load_payload(reader, &frame, offset, &end, walk->buffer(walk->argument), &longer, e) < 0)
+      return -1;
+    if (walk->visit(&frame, walk->argument, e) < 0)
       return -1;
   }
-  return stream_write_end(writer, e);
+  return 0;
+}
+
+int image_walk(const char *path, struct stream_header *header, image_buffer *buffer,
+               image_visit *visit, void *argument, struct err *e)
+{
+  CLEANUP(close_image) struct image_reader reader = {.path = path, .pages = -1};
+  const struct walk walk = {buffer, visit, argument};
+
+  if (open_image(&reader, IMAGE_CACHE_AUTO, e) < 0)
+    return -1;
+  *header = reader.header;
+  return walk_frames(&reader, &walk, e);
+}
+
+static void *next_slot(void *writer)
+{
+  return stream_slot(writer);
+}
+
+static int send_frame(const struct frame *frame, void *writer, struct err *e)
+{
+  return stream_write(writer, frame, e);
 }
 
 int image_read(const char *path, enum image_cache cache, bool splice, int out_fd, int stats_fd,
@@ -352,7 +384,9 @@ int image_read(const char *path, enum image_cache cache, bool splice, int out_fd
     return -1;
   if (splice)
     stream_writer_trust_reader(writer);
-  result = send_stream(&reader, writer, e);
+  result = walk_frames(&reader, &(struct walk){next_slot, send_frame, writer}, e);
+  if (result == 0)
+    result = stream_write_end(writer, e);
   if (result == 0)
     result = stats_write(stats_fd, "ckpt-read-direct", &clock,
                          reader.pages_size + reader.meta.size + reader.checkpoint.size,
