@@ -171,8 +171,8 @@ static int checkpoint(const struct checkpoint_options *options, const char *pid,
     pipeline_warnings(&pipeline);
   }
   if (result == 0 && options->stats)
-    result = summary_print(&summary, strcmp(options->stats, "json") == 0, stats_seconds(&clock),
-                           stdout, e);
+    result = summary_print(&summary, stage_names, strcmp(options->stats, "json") == 0,
+                           stats_seconds(&clock), stdout, e);
   summary_close(&summary);
   pipeline_close(&pipeline);
   return result;

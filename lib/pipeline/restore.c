@@ -1,5 +1,6 @@
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "container/container.h"
 #include "container/launch.h"
 #include "pipeline/orchestrate.h"
 #include "pipeline/pipeline.h"
@@ -47,22 +48,21 @@ static void add_stages(struct pipeline *pipeline, const struct restore_pipeline_
   stage_pass(stage, "--stats-fd", stats);
 }
 
-static int read_report(int fd, pid_t *pid, struct err *e)
+/* Whom ckpt-rebuild has left to us: the root's pid, and the id to give back when it has ended. */
+static int read_report(int fd, pid_t *pid, char **id, struct err *e)
 {
   char text[1024];
   ssize_t n = io_read(fd, text, sizeof(text) - 1);
+  const char *name;
   json_t *report;
-  int number = 0;
 
   text[n > 0 ? n : 0] = '\0';
   report = json_loads(text, 0, NULL);
-  if (!report || json_unpack(report, "{s:i}", "pid", &number) < 0 || number <= 0) {
-    json_decref(report);
-    return err_set(e, "ckpt-rebuild did not say which process it has restored");
-  }
+  *pid = (pid_t)json_integer_value(json_object_get(report, "pid"));
+  name = json_string_value(json_object_get(report, "id"));
+  *id = name ? strdup(name) : NULL;
   json_decref(report);
-  *pid = number;
-  return 0;
+  return *pid > 0 ? 0 : err_set(e, "ckpt-rebuild did not say which process it has restored");
 }
 
 static int run_pipeline(struct pipeline *pipeline, const struct restore_pipeline_options *options,
@@ -82,13 +82,27 @@ static int run_pipeline(struct pipeline *pipeline, const struct restore_pipeline
   return pipeline_cause(pipeline, e);
 }
 
+/* In the foreground: the restored root's status is ours. */
+static int stay(const char *registry, int report, struct err *e)
+{
+  AUTO_FREE char *id = NULL;
+  pid_t pid = 0;
+  int status;
+
+  if (read_report(report, &pid, &id, e) < 0)
+    return err_prefix(e, "restore failed");
+  status = launch_wait(pid, e);
+  if (id)
+    container_forget(registry, id, &(struct err){""});
+  return status;
+}
+
 int orchestrate_restore(const struct restore_pipeline_options *options, struct err *e)
 {
   struct pipeline pipeline = {.signals = -1, .deadline = -1};
   struct summary summary = {-1, -1};
   struct stats_clock clock = stats_start();
   int report[2] = {-1, -1};
-  pid_t pid = 0;
   int result;
 
   if (pipeline_check_swaps(&options->swaps, stage_names, e) < 0)
@@ -102,18 +116,18 @@ int orchestrate_restore(const struct restore_pipeline_options *options, struct e
     return err_sys(e, "pipe");
   add_stages(&pipeline, options, report[1], summary.writer);
   result = run_pipeline(&pipeline, options, report, e);
-  if (result == 0)
-    result = options->detach ? 0 : read_report(report[0], &pid, e);
   if (result < 0)
     err_prefix(e, "restore failed");
   else
     pipeline_warnings(&pipeline);
   if (result == 0 && options->stats)
-    result = summary_print(&summary, strcmp(options->stats, "json") == 0, stats_seconds(&clock),
-                           stdout, e);
+    result = summary_print(&summary, stage_names, strcmp(options->stats, "json") == 0,
+                           stats_seconds(&clock), stdout, e);
   summary_close(&summary);
   pipeline_close(&pipeline);
+  if (result == 0 && !options->detach)
+    result = stay(options->registry, report[0], e);
   cleanup_close(&report[0]);
   cleanup_close(&report[1]);
-  return result == 0 && !options->detach ? launch_wait(pid, e) : result;
+  return result;
 }

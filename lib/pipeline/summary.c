@@ -44,38 +44,45 @@ static json_t *read_lines(struct summary *summary)
   return stages;
 }
 
-static double number(const json_t *stages, const char *stage, const char *member)
+/* What a stage said, or NULL: a program of the user's says nothing. */
+static const json_t *find_stage(const json_t *stages, const char *name)
 {
-  for (size_t i = 0; i < json_array_size(stages); i++) {
-    const json_t *object = json_array_get(stages, i);
-    const char *name = json_string_value(json_object_get(object, "stage"));
-
-    if (name && strcmp(name, stage) == 0)
-      return json_number_value(json_object_get(object, member));
-  }
-  return 0;
-}
-
-static void print_line(const json_t *stages, double seconds, FILE *out)
-{
-  double memory = number(stages, "ckpt-load", "memory_bytes");
-  double image = number(stages, "ckpt-write-direct", "bytes_out");
-
-  if (memory > 0)
-    fprintf(out, "pause %.1f ms, memory %.1f MiB, image %.1f MiB (ratio %.2f), ",
-            number(stages, "ckpt-load", "pause_seconds") * 1e3, memory / (1 << 20),
-            image / (1 << 20), image > 0 ? memory / image : 0);
-  fprintf(out, "%.3f s:", seconds);
   for (size_t i = 0; i < json_array_size(stages); i++) {
     const json_t *stage = json_array_get(stages, i);
+    const char *found = json_string_value(json_object_get(stage, "stage"));
 
-    fprintf(out, " %s %.3f s", json_string_value(json_object_get(stage, "stage")),
-            json_number_value(json_object_get(stage, "seconds")));
+    if (found && strcmp(found, name) == 0)
+      return stage;
+  }
+  return NULL;
+}
+
+static double number(const json_t *stages, const char *stage, const char *member)
+{
+  return json_number_value(json_object_get(find_stage(stages, stage), member));
+}
+
+static void print_line(const json_t *stages, const char *const *order, double seconds, FILE *out)
+{
+  bool dump = find_stage(stages, "ckpt-load") != NULL;
+  double memory = dump ? number(stages, "ckpt-load", "memory_bytes")
+                       : number(stages, "ckpt-rebuild", "bytes_out");
+  double image = dump ? number(stages, "ckpt-write-direct", "bytes_out")
+                      : number(stages, "ckpt-read-direct", "bytes_in");
+
+  if (dump)
+    fprintf(out, "pause %.1f ms, ", number(stages, "ckpt-load", "pause_seconds") * 1e3);
+  fprintf(out, "memory %.1f MiB, image %.1f MiB (ratio %.2f), %.3f s:", memory / (1 << 20),
+          image / (1 << 20), image > 0 ? memory / image : 0, seconds);
+  for (; *order; order++) {
+    if (find_stage(stages, *order))
+      fprintf(out, " %s %.3f s", *order, number(stages, *order, "seconds"));
   }
   fprintf(out, "\n");
 }
 
-int summary_print(struct summary *summary, bool json, double seconds, FILE *out, struct err *e)
+int summary_print(struct summary *summary, const char *const *order, bool json, double seconds,
+                  FILE *out, struct err *e)
 {
   json_t *stages = read_lines(summary);
 
@@ -84,11 +91,11 @@ int summary_print(struct summary *summary, bool json, double seconds, FILE *out,
   if (json) {
     json_t *object = json_pack("{s:f, s:O}", "seconds", seconds, "stages", stages);
 
-    json_dumpf(object, out, JSON_COMPACT);
+    json_dumpf(object, out, JSON_COMPACT | JSON_REAL_PRECISION(6));
     fprintf(out, "\n");
     json_decref(object);
   } else {
-    print_line(stages, seconds, out);
+    print_line(stages, order, seconds, out);
   }
   json_decref(stages);
   return fflush(out) == 0 ? 0 : err_sys(e, "write");

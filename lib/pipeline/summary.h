@@ -15,6 +15,7 @@ int summary_open(struct summary *summary, struct err *e);
 void summary_close(struct summary *summary);
 
 /* After all stages have ended: one line for people, or one JSON object {"stages":[...]}. */
-int summary_print(struct summary *summary, bool json, double seconds, FILE *out, struct err *e);
+int summary_print(struct summary *summary, const char *const *order, bool json, double seconds,
+                  FILE *out, struct err *e);
 
 #endif
