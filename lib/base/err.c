@@ -6,17 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-int err_set(struct err *e, const char *format, ...)
+void err_record(struct err *e, const char *format, ...)
 {
   va_list args;
 
   va_start(args, format);
   vsnprintf(e->text, sizeof(e->text), format, args);
   va_end(args);
-  return -1;
 }
 
-int err_sys(struct err *e, const char *format, ...)
+void err_record_errno(struct err *e, const char *format, ...)
 {
   int saved = errno;
   va_list args;
@@ -28,10 +27,9 @@ int err_sys(struct err *e, const char *format, ...)
   used = strlen(e->text);
   snprintf(e->text + used, sizeof(e->text) - used, ": %s", strerror(saved));
   errno = saved;
-  return -1;
 }
 
-int err_prefix(struct err *e, const char *format, ...)
+void err_record_prefix(struct err *e, const char *format, ...)
 {
   struct err inner = *e;
   va_list args;
@@ -49,7 +47,6 @@ int err_prefix(struct err *e, const char *format, ...)
     memcpy(e->text + used + 2, inner.text, keep);
     e->text[used + 2 + keep] = '\0';
   }
-  return -1;
 }
 
 void die(int status, const struct err *e)

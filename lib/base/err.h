@@ -13,16 +13,27 @@ struct err {
   char text[2048];
 };
 
-/* Each returns -1, so that a function can end in `return err_set(e, ...)`. */
+/*
+ * Each is -1, so that a function can end in `return err_set(e, ...)`, and macros, so that
+ * compilers and analyzers know it:
+ *
+ * err_set(e, format, ...): records a cause. A text that is there already is replaced.
+ * err_sys(e, format, ...): the same, followed by ": " and the text of errno (which stays).
+ * err_prefix(e, format, ...): puts "<format>: " in front of the text: what the caller was doing.
+ */
+#define err_set(...) (err_record(__VA_ARGS__), err_failure())
+#define err_sys(...) (err_record_errno(__VA_ARGS__), err_failure())
+#define err_prefix(...) (err_record_prefix(__VA_ARGS__), err_failure())
 
-/* Records a cause. A text that is there already is replaced. */
-int err_set(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void err_record(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void err_record_errno(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void err_record_prefix(struct err *e, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
-/* The same, followed by ": " and the text of errno (which it leaves as it was). */
-int err_sys(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Puts "<format>: " in front of the text: what the caller was doing. */
-int err_prefix(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static inline int err_failure(void)
+{
+  return -1;
+}
 
 /* For main files only: prints "<program>: <text>" on stderr and exits. */
 _Noreturn void die(int status, const struct err *e);

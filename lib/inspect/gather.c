@@ -130,12 +130,12 @@ static int count_pages(struct inspection *inspection, const struct frame *frame,
   const struct mm *mm = tree_mm(&inspection->tree, frame->space);
   const struct file *file = NULL;
 
-  if (!space)
-    return err_set(e, "is unknown");
   for (size_t i = 0; i < inspection->tree.file_count && !file; i++) {
     if (inspection->tree.files[i].space == frame->space)
       file = &inspection->tree.files[i];
   }
+  if (!space || (!mm && !file))
+    return err_set(e, "is unknown");
   if (frame->type == FRAME_INHERIT) {
     if (!mm || !mm->parent)
       return err_set(e, "has no parent to inherit from");

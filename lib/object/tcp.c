@@ -116,24 +116,24 @@ static int check(const struct object_dump *dump, const struct object_source *sou
 
 static int read_address(int fd, struct detail *detail, struct err *e)
 {
-  struct sockaddr_storage storage = {0};
-  socklen_t size = sizeof(storage);
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } name = {.any.sa_family = AF_UNSPEC};
+  socklen_t size = sizeof(name);
   char text[INET6_ADDRSTRLEN];
   const void *address;
 
-  if (getsockname(fd, (struct sockaddr *)&storage, &size) < 0)
+  if (getsockname(fd, &name.any, &size) < 0)
     return err_sys(e, "socket name");
   if (detail->family == AF_INET) {
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&storage;
-
-    address = &v4->sin_addr;
-    detail->port = ntohs(v4->sin_port);
+    address = &name.v4.sin_addr;
+    detail->port = ntohs(name.v4.sin_port);
   } else {
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&storage;
-
-    address = &v6->sin6_addr;
-    detail->port = ntohs(v6->sin6_port);
-    detail->scope = v6->sin6_scope_id;
+    address = &name.v6.sin6_addr;
+    detail->port = ntohs(name.v6.sin6_port);
+    detail->scope = name.v6.sin6_scope_id;
   }
   detail->address = inet_ntop(detail->family, address, text, sizeof(text)) ? strdup(text) : NULL;
   return detail->address ? 0 : err_sys(e, "socket name");

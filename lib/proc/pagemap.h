@@ -16,8 +16,9 @@
 #define PAGEMAP_SWAPPED (UINT64_C(1) << 62)
 #define PAGEMAP_FILE (UINT64_C(1) << 61)
 #define PAGEMAP_EXCLUSIVE (UINT64_C(1) << 56)
-#define PAGEMAP_FRAME ((UINT64_C(1) << 55) - 1) /* number of the page frame, or of the swap slot \
-                                                 */
+#define PAGEMAP_FRAME                                                        \
+  ((UINT64_C(1) << 55) - 1) /* number of the page frame, or of the swap slot \
+                             */
 
 /* A run of pages that have content of the process's own. */
 struct page_run {

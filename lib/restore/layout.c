@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "stream/frame.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -270,7 +271,8 @@ static bool is_inherited(const struct rebuilt *which, uint64_t address)
   if (low == 0)
     return false;
   address -= which->inherited[low - 1].address;
-  return address < 64 * 4096 && which->inherited[low - 1].present >> (address / 4096) & 1;
+  return address < EXTENT_SIZE &&
+         which->inherited[low - 1].present >> (address / PAGE_SIZE_X86) & 1;
 }
 
 static bool inherits_within(const struct rebuilt *which, uint64_t start, uint64_t end)

@@ -432,14 +432,14 @@ int rebuild_groups(struct rebuild *rebuild, struct err *e)
     struct rebuilt *which = &rebuild->processes[i];
     const struct process *process = which->process;
 
-    if (process->pgid == root->pgid && root->pgid != root->pid)
-      which->grouped = true; /* a group from outside the tree: as its parent has it */
-    else if (process->sid == process->pid)
-      which->grouped = true; /* setsid(2) made its group, too */
-    else if (process->pgid == process->pid && join_group(which, e) == 0)
+    /* A group from outside the tree is as the parent has it; setsid(2) made a group, too. */
+    if ((process->pgid == root->pgid && root->pgid != root->pid) || process->sid == process->pid) {
       which->grouped = true;
-    else if (process->pgid == process->pid)
-      return -1;
+    } else if (process->pgid == process->pid) {
+      if (join_group(which, e) < 0)
+        return -1;
+      which->grouped = true;
+    }
   }
   for (size_t i = 0; i < rebuild->tree.process_count; i++) { /* members */
     struct rebuilt *which = &rebuild->processes[i];

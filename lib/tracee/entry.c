@@ -69,6 +69,12 @@ static ssize_t read_memory(pid_t pid, uint64_t address, void *buffer, size_t siz
   return process_vm_readv(pid, &local, 1, &remote, 1, 0);
 }
 
+/* A displacement of one byte. */
+static int64_t sign_extended(uint8_t byte)
+{
+  return byte < 128 ? byte : (int64_t)byte - 256;
+}
+
 /*
  * Follows the code behind a `syscall` to its `ret` through the few instructions that function ends
  * are made of. Fills rsp and rbp so that the `ret` takes its address from `frame`. The offset of
@@ -92,10 +98,10 @@ static bool follow_epilogue(const uint8_t *code, size_t size, uint64_t frame, st
     }
     if (c[0] == 0x48 && c[1] == 0x8d && c[2] == 0x65) { /* lea disp8(%rbp), %rsp */
       from_rbp = true;
-      offset = (int8_t)c[3];
+      offset = sign_extended(c[3]);
       i += 4;
     } else if (c[0] == 0x48 && c[1] == 0x83 && c[2] == 0xc4) { /* add $imm8, %rsp */
-      offset += (int8_t)c[3];
+      offset += sign_extended(c[3]);
       i += 4;
     } else if (c[0] == 0xc9) { /* leave: rsp = rbp, pop rbp */
       from_rbp = true;
@@ -176,7 +182,8 @@ static bool stack_end_is_unused(const struct tracee *tracee, const struct range 
     touched = touched || entries[i] >> 62; /* present or swapped */
   if (!touched)
     return true;
-  if (tracee->regs.rsp >= stack->start && tracee->regs.rsp < stack->start + 2 * REMOTE_FRAME_SIZE)
+  if (tracee->regs.rsp >= stack->start &&
+      tracee->regs.rsp < stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE)
     return false;
   return read_memory(tracee->pid, stack->start, mark, sizeof(mark)) == sizeof(mark) &&
          memcmp(mark, borrowed_mark, sizeof(mark)) == 0;
@@ -185,7 +192,8 @@ static bool stack_end_is_unused(const struct tracee *tracee, const struct range 
 /* Room for a signal frame at the low end of the stack, or 0. */
 static uint64_t borrow_stack(const struct tracee *tracee, const struct range *stack)
 {
-  if (stack->end - stack->start < 4 * REMOTE_FRAME_SIZE || !stack_end_is_unused(tracee, stack) ||
+  if (stack->end - stack->start < UINT64_C(4) * REMOTE_FRAME_SIZE ||
+      !stack_end_is_unused(tracee, stack) ||
       remote_mem(tracee->pid, stack->start, (void *)borrowed_mark, sizeof(borrowed_mark), true,
                  &(struct err){""}) < 0)
     return 0;

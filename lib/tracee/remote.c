@@ -17,6 +17,12 @@
 extern const uint8_t trampoline_start[], trampoline_call[], trampoline_clone[], trampoline_batch[],
     trampoline_end[];
 
+/* Where a label of trampoline.S is, counted from its begin. */
+static uint64_t offset_of(const uint8_t *label)
+{
+  return (uintptr_t)label - (uintptr_t)trampoline_start;
+}
+
 enum {
   FRAME_OFFSET = 4096 + SIGFRAME_ROOM_BELOW, /* in the mapping, behind the code page */
   SYSCALL_STOP = SIGTRAP | 0x80,             /* PTRACE_O_TRACESYSGOOD */
@@ -172,9 +178,10 @@ static int syscall_at(struct tracee *tracee, uint64_t rip, long number, const ui
   regs.r9 = arguments[5];
   if (divert(tracee, &regs, e) < 0)
     return -1;
-  if (run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, e) < 0 || /* its entry */
-      run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, e) < 0)   /* its exit */
-    return -1;
+  for (int stop = 0; stop < 2; stop++) { /* its entry, its exit */
+    if (run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, e) < 0)
+      return -1;
+  }
   if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
     return err_sys(e, "thread %d: registers", tracee->tid);
   *result = (int64_t)regs.rax;
@@ -189,7 +196,7 @@ int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[
 
 int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e)
 {
-  uint64_t rip = tracee->remote->base + (uint64_t)(trampoline_clone - trampoline_start);
+  uint64_t rip = tracee->remote->base + offset_of(trampoline_clone);
 
   return syscall_at(tracee, rip, SYS_clone, (const uint64_t[6]){flags}, result, e);
 }
@@ -209,7 +216,7 @@ int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count,
   if (tracee_write(tracee, area, calls, count * sizeof(*calls), e) < 0)
     return -1;
   regs = entry_registers(tracee);
-  regs.rip = tracee->remote->base + (uint64_t)(trampoline_batch - trampoline_start);
+  regs.rip = tracee->remote->base + offset_of(trampoline_batch);
   regs.rbx = area;
   regs.r12 = count;
   if (divert(tracee, &regs, e) < 0 || run_to(tracee, PTRACE_CONT, SIGTRAP, e) < 0)
@@ -229,7 +236,7 @@ static void use_trampoline(struct remote *remote, uint64_t base)
 {
   remote->base = base;
   remote->entry = (struct entry){
-      .rip = base + (uint64_t)(trampoline_call - trampoline_start),
+      .rip = base + offset_of(trampoline_call),
       .rsp =
           base + FRAME_OFFSET + 8, /* as the call to a handler left it: behind the return address */
       .frame = base + FRAME_OFFSET,
@@ -238,7 +245,7 @@ static void use_trampoline(struct remote *remote, uint64_t base)
 
 static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
 {
-  size_t code_size = (size_t)(trampoline_end - trampoline_start);
+  size_t code_size = offset_of(trampoline_end);
   struct remote *remote = leader->remote;
   int64_t result;
 
