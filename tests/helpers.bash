@@ -3,7 +3,8 @@
 setup_dirs() {
   here=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
   bin=${CKPT_BIN:-$here/bin}
-  fixtures=$here/.build/fixtures
+  fixtures=$here/.build/fixtures # compiled ones
+  fixtures_src=$here/tests/fixtures
   reg=$BATS_TEST_TMPDIR/registry
   tmp=$BATS_TEST_TMPDIR
   PATH=$bin:$PATH

@@ -13,9 +13,20 @@
 #include <sys/resource.h>
 #include <time.h>
 
+/* While the tree still runs it may have forked since it was found: then a parent is in it. */
 static bool in_tree(const struct object_dump *dump, pid_t pid)
 {
-  return capture_number(dump->context, pid) != 0;
+  struct proc_stat stat;
+  struct err ignored;
+
+  while (capture_number(dump->context, pid) == 0) {
+    if (proc_stat_read(pid, &stat, &ignored) != 0)
+      return true; /* it is gone: it has nothing open any more */
+    if (stat.ppid <= 1)
+      return false;
+    pid = stat.ppid;
+  }
+  return true;
 }
 
 static int capture_init(struct capture *capture, const struct dump_options *options, struct err *e)

@@ -298,20 +298,15 @@ int capture_resume(struct capture *capture, struct err *e)
 /* Nobody runs again: each dies where it stands. The first of a pid namespace takes all along. */
 void capture_kill(struct capture *capture)
 {
+  int status;
+
   for (size_t i = 0; i < capture->source_count; i++) {
     if (!capture->sources[i].zombie)
       kill(capture->sources[i].pid, SIGKILL);
   }
-  for (size_t i = capture->source_count; i-- > 0;) {
-    struct source *source = &capture->sources[i];
-
-    for (size_t k = source->thread_count; k-- > 0;) {
-      int status;
-
-      while (waitpid(source->threads[k].tid, &status, __WALL) == source->threads[k].tid &&
-             WIFSTOPPED(status))
-        ;
-    }
-    source->thread_count = 0;
-  }
+  /* In whatever order they end: the last thread of a namespace's first process outlasts all. */
+  while (waitpid(-1, &status, __WALL) > 0 || errno == EINTR)
+    ;
+  for (size_t i = 0; i < capture->source_count; i++)
+    capture->sources[i].thread_count = 0;
 }

@@ -11,14 +11,14 @@
 #include <sys/uio.h>
 
 /*
- * The ring of slots that payloads are made in. A page that was vmspliced stays referenced by the
- * pipe until it is read; when the ring is larger than all that a pipe holds, a slot comes round
- * only after its bytes have left. Four times that is cheap.
+ * The ring that payloads are made in. A page that was vmspliced stays referenced by the pipe until
+ * it is read; when the ring is larger than all that a pipe holds, a page comes round only after its
+ * bytes have left. So the next payload begins right behind the last one that was spliced, however
+ * short that was. Four times the pipe's room is cheap.
  */
 enum {
   PIPE_ROOM = 1 << 20,
-  RING_SIZE = 2 << 21,
-  SLOTS = RING_SIZE / EXTENT_SIZE,
+  RING_SIZE = 4 << 20,
 };
 
 struct stream_writer {
@@ -26,7 +26,7 @@ struct stream_writer {
   struct wire_count count;
   uint64_t bytes;
   uint8_t *ring;
-  unsigned slot;
+  size_t slot; /* offset in the ring where the next payload is made */
   bool splices;
 };
 
@@ -82,7 +82,7 @@ void stream_writer_trust_reader(struct stream_writer *writer)
 
 void *stream_slot(struct stream_writer *writer)
 {
-  return writer->ring + (size_t)writer->slot * EXTENT_SIZE;
+  return writer->ring + writer->slot;
 }
 
 static int write_all(struct stream_writer *writer, struct iovec *parts, int count, struct err *e)
@@ -104,8 +104,17 @@ static int write_all(struct stream_writer *writer, struct iovec *parts, int coun
   return 0;
 }
 
+/* The slot behind a payload of so many bytes, or the first again. */
+static void next_slot(struct stream_writer *writer, size_t length)
+{
+  writer->slot += (length + PAGE_SIZE_X86 - 1) & ~(size_t)(PAGE_SIZE_X86 - 1);
+  if (writer->slot + EXTENT_SIZE > RING_SIZE)
+    writer->slot = 0;
+}
+
 static int splice_all(struct stream_writer *writer, struct iovec part, struct err *e)
 {
+  next_slot(writer, part.iov_len);
   while (part.iov_len) {
     ssize_t n = vmsplice(writer->fd, &part, 1, 0);
 
@@ -129,8 +138,6 @@ static int put(struct stream_writer *writer, uint8_t *header, const struct frame
   bool in_slot = frame->payload == stream_slot(writer);
 
   writer->bytes += FRAME_HEADER_SIZE + (uint64_t)frame->length;
-  if (in_slot && frame->length)
-    writer->slot = (writer->slot + 1) % SLOTS;
   /* A short payload shares a pipe page with its header; its copy is cheaper than its own page. */
   if (!in_slot || !writer->splices || frame->length < 4 * PAGE_SIZE_X86)
     return write_all(writer, parts, frame->length ? 2 : 1, e);

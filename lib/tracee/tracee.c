@@ -1,6 +1,7 @@
 #include "tracee/tracee.h"
 
 #include "base/cleanup.h"
+#include "proc/proc.h"
 #include "tracee/remote.h"
 
 #include <elf.h>
@@ -15,14 +16,26 @@
 
 enum { XSTATE_LIMIT = 64 << 10 }; /* bytes; AVX-512 needs 2.7 KiB, AMX 11 KiB */
 
+/* Has it exited, so that it is only there to be waited for? */
+static bool is_exiting(pid_t tid)
+{
+  struct proc_stat stat;
+  struct err ignored;
+
+  return proc_stat_read(tid, &stat, &ignored) != 0 || stat.state == 'Z' || stat.state == 'X';
+}
+
 int tracee_seize(struct tracee *tracee, pid_t pid, pid_t tid, struct err *e)
 {
   memset(tracee, 0, sizeof(*tracee));
   tracee->tid = tid;
   tracee->pid = pid;
   if (ptrace(PTRACE_SEIZE, tid, NULL, PTRACE_O_TRACESYSGOOD) < 0) {
-    if (errno == ESRCH)
+    int cause = errno;
+
+    if (cause == ESRCH || is_exiting(tid))
       return 1;
+    errno = cause;
     return err_sys(e, "pid %d: thread %d: cannot be traced", pid, tid);
   }
   tracee->seized = true;
