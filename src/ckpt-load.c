@@ -3,6 +3,7 @@
 #include "container/container.h"
 #include "dump/dump.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,6 +83,8 @@ int main(int argc, char **argv)
     whom = argv[first];
   if (find_root(&flags, argv[first], &options, &container, &e) < 0)
     die(EXIT_FAILED, &e);
+  /* A reader that is gone is an error like any other: the tree must be let go first. */
+  signal(SIGPIPE, SIG_IGN);
   status = run(&flags, &options, &e);
   if (status < 0) {
     if (!flags.pid || strncmp(e.text, name, strlen(name)) != 0)

@@ -68,6 +68,8 @@ int capture_obstacle(struct capture *capture, pid_t pid, const char *object, con
 
 /* stop.c: every thread of every process in a stop; the tree is what it was when they all stood. */
 int capture_stop(struct capture *capture, struct err *e);
+/* All that was asked of the tree is answered: takes out what we have in it. It stays stopped. */
+int capture_end_remote(struct capture *capture, struct err *e);
 int capture_resume(struct capture *capture, struct err *e);
 void capture_kill(struct capture *capture);
 

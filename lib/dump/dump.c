@@ -8,6 +8,7 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -171,6 +172,44 @@ struct outcome {
   uint64_t stream_bytes;
 };
 
+/*
+ * While something of ours is in the tree we do not let ourselves be ended. While pages are copied
+ * there is nothing: then the kernel lets all run on as they were if we die.
+ */
+static void hold_signals(sigset_t *before)
+{
+  sigset_t set;
+
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGHUP);
+  sigprocmask(SIG_BLOCK, &set, before);
+}
+
+/* Stops the tree and asks it everything. */
+static int take_state(struct capture *capture, struct err *e)
+{
+  sigset_t before;
+  int result;
+
+  hold_signals(&before);
+  result = capture_stop(capture, e);
+  if (result == 0) {
+    struct err late = {""};
+
+    result = capture_state(capture, e);
+    if (capture_end_remote(capture, &late) < 0 && result == 0) {
+      *e = late;
+      result = -1;
+    }
+    if (result < 0)
+      capture_resume(capture, &late);
+  }
+  sigprocmask(SIG_SETMASK, &before, NULL);
+  return result;
+}
+
 /* From the stop to the tree's fate. */
 static int take(struct capture *capture, int out_fd, struct outcome *outcome, struct err *e)
 {
@@ -180,11 +219,11 @@ static int take(struct capture *capture, int out_fd, struct outcome *outcome, st
 
   if (!writer)
     return -1;
-  if (capture_stop(capture, e) < 0) {
+  if (take_state(capture, e) < 0) {
     stream_writer_free(writer);
     return -1;
   }
-  if (capture_state(capture, e) == 0 && write_stream(capture, writer, out_fd, e) == 0)
+  if (write_stream(capture, writer, out_fd, e) == 0)
     committed = wait_commit(options->commit_fd, e);
   if (committed == 1 && !options->leave_running) {
     capture_kill(capture);

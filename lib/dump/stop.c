@@ -271,7 +271,7 @@ int capture_stop(struct capture *capture, struct err *e)
                     : err_set(e, "the tree does not come to rest: a process waits in vfork(2)");
 }
 
-int capture_resume(struct capture *capture, struct err *e)
+int capture_end_remote(struct capture *capture, struct err *e)
 {
   int result = 0;
 
@@ -283,6 +283,13 @@ int capture_resume(struct capture *capture, struct err *e)
     for (size_t k = 1; k < source->thread_count; k++)
       source->threads[k].remote = NULL;
   }
+  return result;
+}
+
+int capture_resume(struct capture *capture, struct err *e)
+{
+  int result = capture_end_remote(capture, e);
+
   for (size_t i = 0; i < capture->source_count; i++) {
     struct source *source = &capture->sources[i];
 

@@ -241,6 +241,26 @@ static int find_entry(pid_t pid, const struct layout *layout, uint64_t frame, ui
   return 0;
 }
 
+int entry_find_copies(pid_t pid, const void *code, size_t size, uint64_t bases[], size_t room,
+                      struct err *e)
+{
+  struct layout layout;
+  uint8_t bytes[REMOTE_CODE_SIZE];
+  size_t found = 0;
+
+  if (read_layout(pid, &layout, e) < 0)
+    return -1;
+  for (size_t i = 0; i < layout.text_count && i < ARRAY_LEN(layout.text) && found < room; i++) {
+    const struct range *range = &layout.text[i];
+
+    if (range->end - range->start == REMOTE_CODE_SIZE &&
+        read_memory(pid, range->start, bytes, size) == (ssize_t)size &&
+        memcmp(bytes, code, size) == 0)
+      bases[found++] = range->start;
+  }
+  return (int)found;
+}
+
 int entry_find(const struct tracee *tracee, struct entry *entry, struct err *e)
 {
   struct layout layout;

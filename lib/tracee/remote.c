@@ -303,10 +303,31 @@ int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
   return -1;
 }
 
+/* A tracer that was killed could not take its mapping away. */
+static int unmap_leftovers(struct tracee *leader, struct err *e)
+{
+  uint64_t bases[8];
+  int64_t result;
+  int count = entry_find_copies(leader->pid, trampoline_start, offset_of(trampoline_end), bases,
+                                ARRAY_LEN(bases), e);
+
+  for (int i = 0; i < count; i++) {
+    if (bases[i] != leader->remote->base &&
+        TRACEE_CALL(leader, e, &result, SYS_munmap, bases[i], REMOTE_SIZE, 0, 0, 0, 0) < 0)
+      return -1;
+  }
+  return count < 0 ? -1 : 0;
+}
+
 int tracee_begin_remote(struct tracee *leader, struct err *e)
 {
   set_options(leader);
-  return remote_begin_at(leader, 0, e);
+  if (remote_begin_at(leader, 0, e) < 0)
+    return -1;
+  if (unmap_leftovers(leader, e) == 0)
+    return 0;
+  tracee_end_remote(leader, &(struct err){""});
+  return -1;
 }
 
 int tracee_share_remote(struct tracee *thread, const struct tracee *leader, struct err *e)

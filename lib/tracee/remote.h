@@ -85,6 +85,13 @@ int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);
 int entry_find(const struct tracee *tracee, struct entry *entry, struct err *e);
 
 /*
+ * Mappings of the size of the remote mapping's code that begin with these bytes: what a tracer that
+ * was killed left behind. Returns how many, at most `room`, or -1.
+ */
+int entry_find_copies(pid_t pid, const void *code, size_t size, uint64_t bases[], size_t room,
+                      struct err *e);
+
+/*
  * Writes the signal frame that rt_sigreturn(2) takes to resume the thread as it was saved
  * (arch/x86/kernel/signal_64.c). `address` is where it will stand; frame has SIGFRAME_SIZE.
  */
