@@ -427,7 +427,8 @@ int tracee_die(struct tracee *tracee, int code, struct err *e)
   if (WIFSIGNALED(code) && (ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(none), &none) < 0 ||
                             kill(tracee->pid, WTERMSIG(code)) < 0))
     return err_sys(e, "thread %d: signal", tracee->tid);
-  if (ptrace(PTRACE_CONT, tracee->tid, NULL, NULL) < 0)
+  /* ESRCH: SIGKILL does not wait for us. */
+  if (ptrace(PTRACE_CONT, tracee->tid, NULL, NULL) < 0 && errno != ESRCH)
     return err_sys(e, "thread %d: continue", tracee->tid);
   for (;;) {
     if (waitpid(tracee->tid, &status, __WALL) < 0)
