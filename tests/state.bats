@@ -40,3 +40,19 @@ look() {
   done
   look
 }
+
+timers_ready() { grep -q '^ready$' "$tmp/timers"; }
+timers_done() { grep -q '^done$' "$tmp/timers"; }
+
+@test "POSIX timers, alternate stacks, robust locks and joins after five times" {
+  run_detached clock "$fixtures/timers" "$tmp/timers"
+  eventually timers_ready
+  for i in 1 2 3 4 5; do
+    ckpt-checkpoint --root "$reg" --image-path "$tmp/image$i" clock
+    close_others ckpt-restore --root "$reg" --image-path "$tmp/image$i" --detach </dev/null
+  done
+  kill -USR1 "$(pid_of clock)"
+  eventually timers_done
+  cat "$tmp/timers"
+  ! grep wrong "$tmp/timers"
+}

@@ -101,7 +101,13 @@ static int take_itimers(struct source *source, struct process *process, struct e
             0 ||
         tracee_read(&source->threads[0], area, &value, sizeof(value), e) < 0)
       return -1;
-    if (!value.it_value.tv_sec && !value.it_value.tv_usec)
+    /*
+     * A real-time one that has expired stands still until its SIGALRM, which is pending, is
+     * delivered (dequeue_signal in kernel/signal.c): it is not off.
+     */
+    if (which == ITIMER_REAL && !timerisset(&value.it_value))
+      value.it_value = value.it_interval;
+    if (!timerisset(&value.it_value))
       continue;
     state = list_append(&process->itimers, &process->itimer_count, sizeof(*state));
     if (!state)
