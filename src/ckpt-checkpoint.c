@@ -12,6 +12,8 @@ int main(int argc, char **argv)
   const struct opt table[] = {
       {"image-path", OPT_STRING, &options.image_path, "DIR", "directory of the new image"},
       {"leave-running", OPT_BOOL, &options.leave_running, NULL, "let the container run on"},
+      {"snapshot", OPT_STRING, &options.snapshot, "HOW",
+       "with --leave-running: auto, fork or stop"},
       {"compression", OPT_STRING, &options.compression, "TYPE", "none, flate-best-speed or lz4"},
       {"exclude-committed-zero-pages", OPT_BOOL, &options.exclude_zero, NULL,
        "leave zero-filled pages out"},

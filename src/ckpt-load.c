@@ -1,3 +1,4 @@
+#include "base/cleanup.h"
 #include "base/err.h"
 #include "base/opt.h"
 #include "container/container.h"
@@ -9,10 +10,22 @@
 #include <unistd.h>
 
 struct flags {
-  const char *registry;
+  const char *registry, *snapshot;
   uint64_t pid, commit_fd, stats_fd;
   bool check, json;
 };
+
+static int snapshot_by_name(const char *name)
+{
+  static const char *const names[] = {
+      [SNAPSHOT_AUTO] = "auto", [SNAPSHOT_FORK] = "fork", [SNAPSHOT_STOP] = "stop"};
+
+  for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+    if (strcmp(names[i], name) == 0)
+      return (int)i;
+  }
+  return -1;
+}
 
 /* Names the tree: by its root's pid, or by the id of its container. */
 static int find_root(const struct flags *flags, const char *id, struct dump_options *options,
@@ -44,11 +57,13 @@ static int run(const struct flags *flags, const struct dump_options *options, st
 int main(int argc, char **argv)
 {
   struct dump_options options = {0};
-  struct flags flags = {.commit_fd = UINT64_MAX, .stats_fd = UINT64_MAX};
+  struct flags flags = {.snapshot = "auto", .commit_fd = UINT64_MAX, .stats_fd = UINT64_MAX};
   const struct opt table[] = {
       {"pid", OPT_UINT, &flags.pid, "N", "the tree under process N instead of a container's"},
       {"root", OPT_STRING, &flags.registry, "DIR", "the registry of containers"},
       {"leave-running", OPT_BOOL, &options.leave_running, NULL, "let it run on when committed"},
+      {"snapshot", OPT_STRING, &flags.snapshot, "HOW",
+       "copy on write: auto, fork, or stop for none"},
       {"tcp-close", OPT_BOOL, &options.tcp_close, NULL, "TCP connections come back closed"},
       {"check", OPT_BOOL, &flags.check, NULL, "list what stands against it; touch nothing"},
       {"json", OPT_BOOL, &flags.json, NULL, "with --check: as JSON"},
@@ -73,6 +88,9 @@ int main(int argc, char **argv)
     opt_usage(&command, flags.pid ? "takes no operand besides --pid" : "needs one container id");
   if (flags.pid > INT32_MAX)
     opt_usage(&command, "--pid: no such number");
+  if (snapshot_by_name(flags.snapshot) < 0)
+    opt_usage(&command, "--snapshot: \"%s\" is none of auto, fork and stop", flags.snapshot);
+  options.snapshot = (enum snapshot_mode)snapshot_by_name(flags.snapshot);
   if (!flags.check && isatty(STDOUT_FILENO))
     opt_usage(&command, "the stream does not go to a terminal");
   options.commit_fd = flags.commit_fd > INT32_MAX ? -1 : (int)flags.commit_fd;

@@ -156,6 +156,7 @@ static void test_snapshot(void)
   struct shared *shared = new_shared();
   volatile uint64_t *private =
       mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  int32_t number = 0;
   struct tracee tracee = {0}, snapshot = {0};
   struct err e = {""};
   uint64_t first = 0, second = 0;
@@ -172,7 +173,8 @@ static void test_snapshot(void)
   }
   counts_on(shared);
   made = tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 &&
-         tracee_begin_remote(&tracee, &e) == 0 && tracee_snapshot(&tracee, &snapshot, &e) == 0 &&
+         tracee_begin_remote(&tracee, &e) == 0 &&
+         tracee_snapshot(&tracee, &snapshot, &number, &e) == 0 &&
          tracee_end_remote(&tracee, &e) == 0 && tracee_detach(&tracee, &e) == 0;
   ok(made, "snapshot %s", e.text);
   ok(counts_on(shared) && tracee_read(&snapshot, (uint64_t) private, &first, 8, &e) == 0 &&
@@ -181,7 +183,7 @@ static void test_snapshot(void)
      "the snapshot stands still while its process runs");
   tracee_kill_snapshot(&snapshot);
   ok(tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 &&
-         tracee_begin_remote(&tracee, &e) == 0 && tracee_reap(&tracee, &e) == 0 &&
+         tracee_begin_remote(&tracee, &e) == 0 && tracee_reap(&tracee, number, &e) == 0 &&
          tracee_end_remote(&tracee, &e) == 0 && tracee_detach(&tracee, &e) == 0,
      "reaped %s", e.text);
   ok(counts_on(shared) && shared->wrong == 0, "its process never noticed");

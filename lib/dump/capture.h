@@ -32,6 +32,15 @@ struct source {
   uint32_t mm; /* id of its space; 0 for zombies */
   struct inherited *inherited;
   size_t inherited_count;
+  struct tracee snapshot; /* tid 0: none, its memory is read in the process itself */
+  struct held_frame *held;
+  size_t held_count;
+};
+
+/* Pages that a fork does not take along: read while the process stood. */
+struct held_frame {
+  struct frame frame;
+  void *payload;
 };
 
 /* Who a file of the model is, for as long as the dump lasts. By index in tree.files. */
@@ -61,6 +70,7 @@ struct capture {
 /* find.c: the tree under the root, parents first. */
 int capture_find(struct capture *capture, struct err *e);
 void capture_forget_sources(struct capture *capture);
+void capture_forget_held(struct capture *capture);
 
 /* check.c: pass one. Obstacles are collected, not reported. */
 int capture_check(struct capture *capture, struct err *e);
@@ -107,8 +117,25 @@ bool capture_map_has_file(const struct proc_map *map);
 /* inherit.c: which pages of a child are still its parent's. */
 int capture_inherited(struct capture *capture, struct source *source, struct mm *mm, struct err *e);
 
-/* pages.c: all page frames of the tree. */
+/* pages.c: all page frames of the tree, in two parts: of shared objects, then of processes. */
+int capture_objects(struct capture *capture, struct stream_writer *writer, struct err *e);
 int capture_pages(struct capture *capture, struct stream_writer *writer, struct err *e);
+/*
+ * Reads into memory what a snapshot does not have (MADV_DONTFORK, MADV_WIPEONFORK). Returns 1 when
+ * that is more than we want to hold.
+ */
+int capture_hold(struct capture *capture, struct stream_writer *writer, struct err *e);
+
+/* snapshot.c: copies on write of all processes, so that the tree can run while they are read. */
+struct keeper;
+/* Is one asked for, and is there room? If not, and it is wanted, the user is told. */
+bool snapshot_fits(const struct capture *capture);
+/* On failure none is there; the keeper has the dead ones reaped. */
+int snapshot_take(struct capture *capture, const struct keeper *keeper, struct err *e);
+void snapshot_drop(struct capture *capture);
+
+/* state.c: the model as state frames. */
+int capture_write_state(const struct capture *capture, struct stream_writer *writer, struct err *e);
 
 /* The tree's number for a pid of ours; 0 for one outside. */
 int32_t capture_number(const struct capture *capture, pid_t pid);

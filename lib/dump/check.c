@@ -11,11 +11,24 @@
 #include <string.h>
 #include <sys/pidfd.h>
 
+/* What a process that ends has let go already is no obstacle. */
+static bool is_ending(pid_t pid)
+{
+  struct proc_stat stat;
+  struct err ignored;
+
+  return proc_stat_read(pid, &stat, &ignored) != 0 || stat.exiting || stat.state == 'Z';
+}
+
 int capture_obstacle(struct capture *capture, pid_t pid, const char *object, const struct err *why)
 {
   json_t *obstacle =
       json_pack("{s:i, s:s, s:s}", "pid", pid, "object", object, "reason", why->text);
 
+  if (obstacle && is_ending(pid)) {
+    json_decref(obstacle);
+    return 0;
+  }
   return obstacle ? json_array_append_new(capture->obstacles, obstacle) : -1;
 }
 

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "dump/capture.h"
+#include "dump/keeper.h"
 #include "stream/stats.h"
 
 #include <elf.h>
@@ -82,41 +83,6 @@ static int refuse(const struct capture *capture, struct err *e)
   return -1;
 }
 
-static int write_object(struct stream_writer *writer, json_t *object, struct err *e)
-{
-  AUTO_FREE char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-  struct frame frame = {.type = FRAME_STATE, .flags = FRAME_MUST_UNDERSTAND, .payload = text};
-
-  json_decref(object);
-  if (!text)
-    return e->text[0] ? -1 : err_set(e, "out of memory");
-  if (strlen(text) > STATE_PAYLOAD_LIMIT)
-    return err_set(e, "a state object of %zu bytes is too large", strlen(text));
-  frame.length = (uint32_t)strlen(text);
-  return stream_write(writer, &frame, e);
-}
-
-static int write_state(const struct capture *capture, struct stream_writer *writer, struct err *e)
-{
-  const struct tree *tree = &capture->tree;
-
-  if (write_object(writer, checkpoint_to_json(&tree->checkpoint, e), e) < 0)
-    return -1;
-  for (size_t i = 0; i < tree->process_count; i++) {
-    if (write_object(writer, process_to_json(&tree->processes[i], e), e) < 0)
-      return -1;
-  }
-  for (size_t i = 0; i < tree->mm_count; i++) {
-    if (write_object(writer, mm_to_json(&tree->mms[i], e), e) < 0)
-      return -1;
-  }
-  for (size_t i = 0; i < tree->file_count; i++) {
-    if (write_object(writer, file_to_json(&tree->files[i], e), e) < 0)
-      return -1;
-  }
-  return 0;
-}
-
 static struct stream_writer *open_writer(const struct dump_options *options, int out_fd,
                                          struct err *e)
 {
@@ -135,16 +101,6 @@ static struct stream_writer *open_writer(const struct dump_options *options, int
   if (writer && options->splice)
     stream_writer_trust_reader(writer);
   return writer;
-}
-
-/* The stream, whole. The reader sees its end when out_fd is closed. */
-static int write_stream(struct capture *capture, struct stream_writer *writer, int out_fd,
-                        struct err *e)
-{
-  if (write_state(capture, writer, e) < 0 || capture_pages(capture, writer, e) < 0 ||
-      stream_write_end(writer, e) < 0)
-    return -1;
-  return close(out_fd) < 0 ? err_sys(e, "write") : 0;
 }
 
 /* Is the image safe? 1 yes; 0 nobody was to say; -1 no. */
@@ -167,11 +123,6 @@ static double since(const struct timespec *start)
   return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
 }
 
-struct outcome {
-  double pause;
-  uint64_t stream_bytes;
-};
-
 /*
  * While something of ours is in the tree we do not let ourselves be ended. While pages are copied
  * there is nothing: then the kernel lets all run on as they were if we die.
@@ -187,19 +138,52 @@ static void hold_signals(sigset_t *before)
   sigprocmask(SIG_BLOCK, &set, before);
 }
 
-/* Stops the tree and asks it everything. */
-static int take_state(struct capture *capture, struct err *e)
+/* The tree as it was captured, on its way. */
+struct taking {
+  struct capture *capture;
+  struct stream_writer *writer;
+  struct keeper keeper; /* when there are to be snapshots */
+  double pause;
+};
+
+/* While it stands: copies on write, and what they lack. Without them, 1: it stands for longer. */
+static int take_snapshots(struct taking *taking, struct err *e)
 {
+  struct capture *capture = taking->capture;
+  struct err why = {""};
+  int result;
+
+  if (taking->keeper.pid == 0)
+    return 1;
+  result = capture_hold(capture, taking->writer, e);
+  if (result < 0)
+    return -1;
+  if (result > 0)
+    err_set(&why, "more memory than we hold is marked as not to be forked");
+  else if (snapshot_take(capture, &taking->keeper, &why) == 0)
+    return 0;
+  if (capture->options->snapshot == SNAPSHOT_FORK)
+    return err_set(e, "%s", why.text);
+  warn_user("the tree stands still while it is copied: %s", why.text);
+  capture_forget_held(capture);
+  return 1;
+}
+
+/* Stops the tree and asks it everything. 0 with snapshots, 1 without. */
+static int take_state(struct taking *taking, struct err *e)
+{
+  struct capture *capture = taking->capture;
+  struct err late = {""};
   sigset_t before;
   int result;
 
   hold_signals(&before);
   result = capture_stop(capture, e);
   if (result == 0) {
-    struct err late = {""};
-
     result = capture_state(capture, e);
-    if (capture_end_remote(capture, &late) < 0 && result == 0) {
+    if (result == 0)
+      result = take_snapshots(taking, e);
+    if (capture_end_remote(capture, &late) < 0 && result >= 0) {
       *e = late;
       result = -1;
     }
@@ -210,42 +194,90 @@ static int take_state(struct capture *capture, struct err *e)
   return result;
 }
 
-/* From the stop to the tree's fate. */
-static int take(struct capture *capture, int out_fd, struct outcome *outcome, struct err *e)
+static int resume(struct taking *taking, struct err *e)
 {
-  const struct dump_options *options = capture->options;
-  struct stream_writer *writer = open_writer(options, out_fd, e);
-  int committed = -1;
+  int result = capture_resume(taking->capture, e);
 
-  if (!writer)
+  taking->pause = since(&taking->capture->stopped);
+  return result;
+}
+
+static bool has_objects(const struct tree *tree)
+{
+  for (size_t i = 0; i < tree->file_count; i++) {
+    if (tree->files[i].space)
+      return true;
+  }
+  return false;
+}
+
+/*
+ * The stream, whole; its reader sees its end when out_fd is closed. With snapshots the tree runs on
+ * as soon as what is shared is written: of that there is no copy.
+ */
+static int write_stream(struct taking *taking, bool snapshots, int out_fd, struct err *e)
+{
+  struct capture *capture = taking->capture;
+  bool early = snapshots && !has_objects(&capture->tree);
+
+  if (early && resume(taking, e) < 0)
     return -1;
-  if (take_state(capture, e) < 0) {
-    stream_writer_free(writer);
+  if (capture_write_state(capture, taking->writer, e) < 0 ||
+      capture_objects(capture, taking->writer, e) < 0)
+    return -1;
+  if (snapshots && !early && resume(taking, e) < 0)
+    return -1;
+  if (capture_pages(capture, taking->writer, e) < 0 || stream_write_end(taking->writer, e) < 0)
+    return -1;
+  return close(out_fd) < 0 ? err_sys(e, "write") : 0;
+}
+
+/* From the stop to the tree's fate. */
+static int take(struct taking *taking, int out_fd, struct err *e)
+{
+  const struct dump_options *options = taking->capture->options;
+  struct err late = {""};
+  int committed = -1;
+  int result = take_state(taking, e);
+
+  if (result < 0) {
+    keeper_finish(&taking->keeper);
     return -1;
   }
-  if (write_stream(capture, writer, out_fd, e) == 0)
+  if (write_stream(taking, result == 0, out_fd, e) == 0)
+    committed = 0;
+  snapshot_drop(taking->capture);
+  keeper_finish(&taking->keeper);
+  if (committed == 0)
     committed = wait_commit(options->commit_fd, e);
   if (committed == 1 && !options->leave_running) {
-    capture_kill(capture);
-  } else {
-    struct err late = {""};
-
-    if (capture_resume(capture, &late) < 0 && committed >= 0) {
-      *e = late;
-      committed = -1;
-    }
+    capture_kill(taking->capture);
+    taking->pause = since(&taking->capture->stopped);
+  } else if (taking->pause == 0 && resume(taking, &late) < 0 && committed >= 0) {
+    *e = late;
+    committed = -1;
   }
-  outcome->pause = since(&capture->stopped);
-  outcome->stream_bytes = stream_writer_totals(writer).bytes;
-  stream_writer_free(writer);
   return committed < 0 ? -1 : 0;
+}
+
+static int report(const struct taking *taking, const struct stats_clock *clock, uint64_t bytes,
+                  struct err *e)
+{
+  uint64_t memory = taking->capture->memory_bytes;
+
+  return stats_write(
+      taking->capture->options->stats_fd, "ckpt-load", clock, memory, bytes,
+      json_pack("{s:f, s:I}", "pause_seconds", taking->pause, "memory_bytes", (json_int_t)memory),
+      e);
 }
 
 int dump_run(const struct dump_options *options, int out_fd, struct err *e)
 {
   CLEANUP(capture_free) struct capture capture;
   struct stats_clock clock = stats_start();
-  struct outcome outcome = {0};
+  struct taking taking = {.capture = &capture};
+  struct stream_totals totals;
+  int result;
 
   if (capture_init(&capture, options, e) < 0 || capture_find(&capture, e) < 0 ||
       capture_check(&capture, e) < 0)
@@ -253,13 +285,16 @@ int dump_run(const struct dump_options *options, int out_fd, struct err *e)
   if (json_array_size(capture.obstacles))
     return refuse(&capture, e);
   json_object_clear(capture.objects.shared);
-  if (take(&capture, out_fd, &outcome, e) < 0)
+  taking.writer = open_writer(options, out_fd, e);
+  if (!taking.writer)
     return -1;
-  return stats_write(options->stats_fd, "ckpt-load", &clock, capture.memory_bytes,
-                     outcome.stream_bytes,
-                     json_pack("{s:f, s:I}", "pause_seconds", outcome.pause, "memory_bytes",
-                               (json_int_t)capture.memory_bytes),
-                     e);
+  if (snapshot_fits(&capture) && keeper_start(&taking.keeper, &capture, e) < 0)
+    result = -1;
+  else
+    result = take(&taking, out_fd, e);
+  totals = stream_writer_totals(taking.writer);
+  stream_writer_free(taking.writer);
+  return result < 0 ? -1 : report(&taking, &clock, totals.bytes, e);
 }
 
 int dump_check(const struct dump_options *options, FILE *out, bool json, size_t *count,

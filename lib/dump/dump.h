@@ -8,14 +8,21 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+enum snapshot_mode {
+  SNAPSHOT_AUTO, /* copy on write if there is room */
+  SNAPSHOT_FORK, /* the same or fail */
+  SNAPSHOT_STOP, /* the tree stands still while it is copied */
+};
+
 struct dump_options {
-  const char *id;     /* container id, or NULL for a tree given by pid */
-  pid_t pid;          /* root of the tree, in our pid namespace */
-  bool leave_running; /* when committed: let it run on, instead of ending it */
-  bool tcp_close;     /* established TCP connections are no obstacle */
-  bool splice;        /* the reader of the stream is one of ours */
-  int commit_fd;      /* a byte from it commits; -1: nobody commits, the tree runs on */
-  int stats_fd;       /* gets the summary line; -1: none */
+  const char *id;              /* container id, or NULL for a tree given by pid */
+  pid_t pid;                   /* root of the tree, in our pid namespace */
+  bool leave_running;          /* when committed: let it run on, instead of ending it */
+  bool tcp_close;              /* established TCP connections are no obstacle */
+  bool splice;                 /* the reader of the stream is one of ours */
+  enum snapshot_mode snapshot; /* of a tree that runs on */
+  int commit_fd;               /* a byte from it commits; -1: nobody commits, the tree runs on */
+  int stats_fd;                /* gets the summary line; -1: none */
 };
 
 /*

@@ -86,8 +86,22 @@ int capture_find(struct capture *capture, struct err *e)
   return 0;
 }
 
+void capture_forget_held(struct capture *capture)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    for (size_t k = 0; k < source->held_count; k++)
+      free(source->held[k].payload);
+    free(source->held);
+    source->held = NULL;
+    source->held_count = 0;
+  }
+}
+
 void capture_forget_sources(struct capture *capture)
 {
+  capture_forget_held(capture);
   for (size_t i = 0; i < capture->source_count; i++) {
     struct source *source = &capture->sources[i];
 

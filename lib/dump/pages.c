@@ -9,7 +9,9 @@
 #include "tracee/remote.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -20,11 +22,17 @@ struct emitter {
   struct stream_writer *writer;
   const struct source *source;
   size_t next_inherited; /* those before it lie below the window */
+  pid_t pid;             /* whose memory is read: the process's, or its snapshot's */
+  int mem;               /* /proc/PID/mem of a snapshot, or -1 */
+  struct source *holds;  /* frames go to its held ones; NULL: to the stream */
+  uint64_t held_bytes;
   uint32_t space;
   uint64_t address;
   uint64_t present;
   uint64_t stored;
 };
+
+enum { HOLD_LIMIT = 64 << 20 };
 
 /* Runs of set bits as iovecs of the process's memory. */
 static unsigned to_iovecs(uint64_t address, uint64_t bits, struct iovec iov[EXTENT_PAGES])
@@ -46,13 +54,32 @@ static unsigned to_iovecs(uint64_t address, uint64_t bits, struct iovec iov[EXTE
   return count;
 }
 
+/*
+ * A snapshot's pages are all shared, and process_vm_readv(2) pins: the kernel would give the
+ * snapshot a copy of each first (gup_must_unshare in mm/gup.c). /proc/PID/mem does not pin.
+ */
+static int read_snapshot(const struct emitter *emitter, const struct iovec *runs, unsigned count,
+                         uint8_t *buffer, struct err *e)
+{
+  for (unsigned i = 0; i < count; i++) {
+    ssize_t n = io_pread(emitter->mem, buffer, runs[i].iov_len, (off_t)(uintptr_t)runs[i].iov_base);
+
+    if (n != (ssize_t)runs[i].iov_len)
+      return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
+    buffer += n;
+  }
+  return 0;
+}
+
 static int read_pages(const struct emitter *emitter, uint8_t *buffer, size_t size, struct err *e)
 {
   struct iovec local = {.iov_base = buffer, .iov_len = size};
   struct iovec remote[EXTENT_PAGES];
   unsigned count = to_iovecs(emitter->address, emitter->stored, remote);
-  pid_t pid = emitter->source->pid;
+  pid_t pid = emitter->pid;
 
+  if (emitter->mem >= 0)
+    return read_snapshot(emitter, remote, count, buffer, e);
   if (process_vm_readv(pid, &local, 1, remote, count, 0) == (ssize_t)size)
     return 0;
   /* Memory that the process itself may not read: through /proc/PID/mem. */
@@ -62,6 +89,22 @@ static int read_pages(const struct emitter *emitter, uint8_t *buffer, size_t siz
     buffer += remote[i].iov_len;
   }
   return 0;
+}
+
+static int hold(struct emitter *emitter, const struct frame *frame, struct err *e)
+{
+  struct source *source = emitter->holds;
+  struct held_frame *held = list_append(&source->held, &source->held_count, sizeof(*held));
+
+  if (held)
+    held->payload = malloc(frame->length + 1);
+  if (!held || !held->payload)
+    return err_sys(e, "pages");
+  held->frame = *frame;
+  memcpy(held->payload, frame->payload, frame->length);
+  held->frame.payload = held->payload;
+  emitter->held_bytes += frame->length;
+  return emitter->held_bytes > HOLD_LIMIT ? 1 : 0;
 }
 
 static int flush(struct emitter *emitter, struct err *e)
@@ -83,6 +126,8 @@ static int flush(struct emitter *emitter, struct err *e)
     return -1;
   emitter->capture->memory_bytes += (uint64_t)__builtin_popcountll(frame.present) * PAGE_SIZE_X86;
   emitter->present = emitter->stored = 0;
+  if (emitter->holds)
+    return hold(emitter, &frame, e);
   return stream_write(emitter->writer, &frame, e);
 }
 
@@ -118,8 +163,10 @@ static int add_run(void *context, const struct page_run *run, struct err *e)
     uint64_t pages = mask(window, at, end) & ~inherited_in(emitter, window);
 
     if (window != emitter->address) {
-      if (flush(emitter, e) < 0)
-        return -1;
+      int result = flush(emitter, e);
+
+      if (result != 0)
+        return result;
       emitter->address = window;
     }
     emitter->present |= pages;
@@ -147,17 +194,27 @@ static int emit_inherited(struct emitter *emitter, struct err *e)
   return 0;
 }
 
+/* Does a fork leave it out? */
+static bool is_left_out(const struct vma *vma)
+{
+  return vma_is_private(vma) && vma->advice & (VMA_DONTFORK | VMA_WIPEONFORK);
+}
+
 static int emit_process(struct emitter *emitter, const struct mm *mm, struct err *e)
 {
-  pid_t pid = emitter->source->pid;
+  const struct source *source = emitter->source;
 
   if (emit_inherited(emitter, e) < 0)
     return -1;
+  for (size_t i = 0; i < source->held_count; i++) {
+    if (stream_write(emitter->writer, &source->held[i].frame, e) < 0)
+      return -1;
+  }
   for (size_t i = 0; i < mm->vma_count; i++) {
     const struct vma *vma = &mm->vmas[i];
 
-    if (vma_is_private(vma) &&
-        pagemap_scan(pid, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
+    if (vma_is_private(vma) && !(source->snapshot.tid && is_left_out(vma)) &&
+        pagemap_scan(emitter->pid, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
       return -1;
   }
   return flush(emitter, e);
@@ -235,22 +292,81 @@ static int emit_objects(struct emitter *emitter, struct err *e)
   return 0;
 }
 
+int capture_objects(struct capture *capture, struct stream_writer *writer, struct err *e)
+{
+  struct emitter emitter = {.capture = capture, .writer = writer};
+
+  return emit_objects(&emitter, e);
+}
+
+/* To the beginning of a process. */
+static void begin(struct emitter *emitter, struct source *source, pid_t pid)
+{
+  emitter->mem = -1;
+  emitter->source = source;
+  emitter->pid = pid;
+  emitter->space = source->mm;
+  emitter->address = UINT64_MAX;
+  emitter->next_inherited = 0;
+}
+
+static int hold_process(struct emitter *emitter, struct source *source, struct err *e)
+{
+  const struct mm *mm = tree_mm(&emitter->capture->tree, source->mm);
+
+  begin(emitter, source, source->pid);
+  emitter->holds = source;
+  for (size_t i = 0; i < mm->vma_count; i++) {
+    const struct vma *vma = &mm->vmas[i];
+    int result = is_left_out(vma) ? pagemap_scan(source->pid, vma->start, vma->end, vma->file != 0,
+                                                 add_run, emitter, e)
+                                  : 0;
+
+    if (result != 0)
+      return result;
+  }
+  return flush(emitter, e);
+}
+
+int capture_hold(struct capture *capture, struct stream_writer *writer, struct err *e)
+{
+  struct emitter emitter = {.capture = capture, .writer = writer};
+
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+    int result = source->zombie ? 0 : hold_process(&emitter, source, e);
+
+    if (result != 0)
+      return result < 0 ? err_prefix(e, "pid %d", source->pid) : 1;
+  }
+  return 0;
+}
+
+static int emit_source(struct emitter *emitter, struct source *source, struct err *e)
+{
+  AUTO_CLOSE int mem = -1;
+  char path[64];
+
+  begin(emitter, source, source->snapshot.tid ? source->snapshot.tid : source->pid);
+  if (source->snapshot.tid) {
+    snprintf(path, sizeof(path), "/proc/%d/mem", source->snapshot.tid);
+    emitter->mem = mem = open(path, O_RDONLY | O_CLOEXEC);
+    if (mem < 0)
+      return err_sys(e, "%s", path);
+  }
+  return emit_process(emitter, tree_mm(&emitter->capture->tree, source->mm), e);
+}
+
 int capture_pages(struct capture *capture, struct stream_writer *writer, struct err *e)
 {
   struct emitter emitter = {.capture = capture, .writer = writer};
 
-  if (emit_objects(&emitter, e) < 0)
-    return -1;
   for (size_t i = 0; i < capture->source_count; i++) {
-    const struct source *source = &capture->sources[i];
+    struct source *source = &capture->sources[i];
 
     if (source->zombie)
       continue;
-    emitter.source = source;
-    emitter.space = source->mm;
-    emitter.address = UINT64_MAX;
-    emitter.next_inherited = 0;
-    if (emit_process(&emitter, tree_mm(&capture->tree, source->mm), e) < 0)
+    if (emit_source(&emitter, source, e) < 0)
       return err_prefix(e, "pid %d", source->pid);
   }
   return 0;

@@ -115,3 +115,38 @@ int capture_state(struct capture *capture, struct err *e)
   }
   return take_checkpoint(capture, e);
 }
+
+static int write_object(struct stream_writer *writer, json_t *object, struct err *e)
+{
+  AUTO_FREE char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+  struct frame frame = {.type = FRAME_STATE, .flags = FRAME_MUST_UNDERSTAND, .payload = text};
+
+  json_decref(object);
+  if (!text)
+    return e->text[0] ? -1 : err_set(e, "out of memory");
+  if (strlen(text) > STATE_PAYLOAD_LIMIT)
+    return err_set(e, "a state object of %zu bytes is too large", strlen(text));
+  frame.length = (uint32_t)strlen(text);
+  return stream_write(writer, &frame, e);
+}
+
+int capture_write_state(const struct capture *capture, struct stream_writer *writer, struct err *e)
+{
+  const struct tree *tree = &capture->tree;
+
+  if (write_object(writer, checkpoint_to_json(&tree->checkpoint, e), e) < 0)
+    return -1;
+  for (size_t i = 0; i < tree->process_count; i++) {
+    if (write_object(writer, process_to_json(&tree->processes[i], e), e) < 0)
+      return -1;
+  }
+  for (size_t i = 0; i < tree->mm_count; i++) {
+    if (write_object(writer, mm_to_json(&tree->mms[i], e), e) < 0)
+      return -1;
+  }
+  for (size_t i = 0; i < tree->file_count; i++) {
+    if (write_object(writer, file_to_json(&tree->files[i], e), e) < 0)
+      return -1;
+  }
+  return 0;
+}

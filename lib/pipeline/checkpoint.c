@@ -79,6 +79,10 @@ static void add_load(struct pipeline *pipeline, const struct checkpoint_options 
     stage_word(load, "--tcp-close");
   if (options->leave_running)
     stage_word(load, "--leave-running");
+  if (options->snapshot) {
+    stage_word(load, "--snapshot");
+    stage_word(load, options->snapshot);
+  }
   if (options->pid) {
     stage_word(load, "--pid");
     stage_word(load, pid);

@@ -14,6 +14,7 @@ struct checkpoint_options {
   uint64_t pid;         /* or the root of a tree */
   const char *image_path;
   const char *compression;
+  const char *snapshot; /* NULL: ckpt-load decides */
   const char *stats; /* NULL: none, "": a line, "json" */
   uint64_t deadline; /* seconds, 0: none */
   struct opt_list swaps;

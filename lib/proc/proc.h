@@ -18,6 +18,7 @@
 /* /proc/PID/stat, the fields that somebody needs. */
 struct proc_stat {
   char state;
+  bool exiting; /* it is on its way out: of files and memory it may have none any more */
   int32_t ppid, pgrp, session, tty;
   uint64_t start_time; /* clock ticks since boot: with the pid it names a process for ever */
   uint64_t start_code, end_code, start_stack;

@@ -15,7 +15,7 @@ static int set_options(pid_t tid, long options, struct err *e)
   return 0;
 }
 
-int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, struct err *e)
+int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, int32_t *number, struct err *e)
 {
   int64_t result = 0;
 
@@ -32,6 +32,7 @@ int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, struct err *
     errno = (int)-result;
     return err_sys(e, "pid %d: snapshot", leader->pid);
   }
+  *number = (int32_t)result;
   *snapshot = (struct tracee){.tid = leader->event_tid, .pid = leader->event_tid};
   if (snapshot->tid == 0 || tracee_wait_stop(snapshot, 0, e) != 0)
     return err_set(e, "pid %d: snapshot: its process is not traced", leader->pid);
@@ -51,15 +52,10 @@ void tracee_kill_snapshot(struct tracee *snapshot)
   *snapshot = (struct tracee){0};
 }
 
-int tracee_reap(struct tracee *leader, struct err *e)
+int tracee_reap(struct tracee *leader, int32_t number, struct err *e)
 {
   int64_t result;
 
-  /* __WCLONE: only children with another exit signal than SIGCHLD, and nobody else's zombies. */
-  do {
-    if (TRACEE_CALL(leader, e, &result, SYS_wait4, (uint64_t)-1, 0, WNOHANG | __WCLONE, 0, 0, 0) <
-        0)
-      return -1;
-  } while (result > 0);
-  return 0;
+  /* If somebody else has waited for it there is nothing to reap. */
+  return TRACEE_CALL(leader, e, &result, SYS_wait4, (uint64_t)number, 0, WNOHANG | __WALL, 0, 0, 0);
 }

@@ -95,13 +95,14 @@ int tracee_write(const struct tracee *tracee, uint64_t address, const void *buff
  * A copy-on-write snapshot of the process's private memory: a child of it that never runs, dies
  * with us, and that no wait(2) of the process sees. Shares its descriptor table, so that it holds
  * no file open. Memory marked MADV_DONTFORK or MADV_WIPEONFORK is not in it, and shared memory is
- * no snapshot. The leader must have remote calls begun; it may run again as soon as this returns.
+ * no snapshot. *number is the pid by which the process knows it.
+ * The leader must have remote calls begun; it may run again as soon as this returns.
  */
-int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, struct err *e);
+int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, int32_t *number, struct err *e);
 
 /* Kills the snapshot. Its process must still reap it: tracee_reap, stopped, with remote calls. */
 void tracee_kill_snapshot(struct tracee *snapshot);
-int tracee_reap(struct tracee *leader, struct err *e);
+int tracee_reap(struct tracee *leader, int32_t number, struct err *e);
 
 /*
  * A digest of the vdso's bytes, as text that the caller frees; pid 0: our own. Restored processes

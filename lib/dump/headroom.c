@@ -1,0 +1,181 @@
+#include "dump/headroom.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "proc/proc.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The files of one kind of hierarchy. A limit that is not there, or no number ("max"), is none. */
+static const struct kind {
+  const char *controller; /* "" for the unified hierarchy */
+  const char *limit, *usage;
+  const char *cache[2]; /* members of memory.stat that can be had back */
+  bool counts_pids;
+} kinds[] = {
+    {"", "memory.max", "memory.current", {"inactive_file", "active_file"}, false},
+    {"", "pids.max", "pids.current", {NULL}, true},
+    {"memory",
+     "memory.limit_in_bytes",
+     "memory.usage_in_bytes",
+     {"total_inactive_file", "total_active_file"},
+     false},
+    {"pids", "pids.max", "pids.current", {NULL}, true},
+};
+
+/* Is `word` one of the list's, which commas separate? */
+static bool lists(const char *list, const char *word)
+{
+  size_t length = strlen(word);
+
+  for (const char *at = list; (at = strstr(at, word)); at++) {
+    if ((at == list || at[-1] == ',') && (at[length] == '\0' || at[length] == ','))
+      return true;
+  }
+  return false;
+}
+
+/* Where a hierarchy is mounted, and which of its directories is seen there. */
+static bool find_mount(const char *controller, char point[PATH_MAX], char root[PATH_MAX])
+{
+  AUTO_FCLOSE FILE *mounts = fopen("/proc/self/mountinfo", "re");
+  AUTO_FREE char *line = NULL;
+  size_t room = 0;
+
+  while (mounts && getline(&line, &room, mounts) > 0) {
+    const char *tail = strstr(line, " - ");
+    char type[32];
+    char options[1024];
+
+    if (!tail || sscanf(tail, " - %31s %*s %1023s", type, options) != 2 ||
+        sscanf(line, "%*s %*s %*s %4095s %4095s", root, point) != 2)
+      continue;
+    if (controller[0] ? strcmp(type, "cgroup") == 0 && lists(options, controller)
+                      : strcmp(type, "cgroup2") == 0)
+      return true;
+  }
+  return false;
+}
+
+/* The process's directory in a hierarchy, from /proc/PID/cgroup: "4:memory:/path", "0::/path". */
+static bool find_path(const char *text, const char *controller, char path[PATH_MAX])
+{
+  for (const char *line = text; line && *line; line = strchr(line, '\n')) {
+    char names[256] = "";
+    const char *colon, *second;
+    size_t length;
+
+    line += *line == '\n';
+    colon = strchr(line, ':');
+    second = colon ? strchr(colon + 1, ':') : NULL;
+    if (!second || (size_t)(second - colon) > sizeof(names))
+      return false;
+    memcpy(names, colon + 1, (size_t)(second - colon - 1));
+    length = strcspn(second + 1, "\n");
+    if (length >= PATH_MAX)
+      return false;
+    if (controller[0] ? !lists(names, controller) : names[0] != '\0')
+      continue;
+    memcpy(path, second + 1, length);
+    path[length] = '\0';
+    return true;
+  }
+  return false;
+}
+
+static bool read_number(const char *directory, const char *name, uint64_t *value)
+{
+  char path[2 * PATH_MAX];
+  char text[32] = "";
+  AUTO_CLOSE int fd = -1;
+  char *end;
+
+  snprintf(path, sizeof(path), "%s/%s", directory, name);
+  fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || io_read(fd, text, sizeof(text) - 1) <= 0)
+    return false;
+  *value = strtoull(text, &end, 10);
+  return end != text;
+}
+
+/* Bytes of page cache in the group, which the kernel gives up before it kills. */
+static uint64_t read_cache(const char *directory, const struct kind *kind)
+{
+  AUTO_FREE char *path = NULL;
+  AUTO_FREE char *text = NULL;
+  uint64_t sum = 0;
+  struct err ignored;
+
+  if (!kind->cache[0])
+    return 0;
+  path = io_format(&ignored, "%s/memory.stat", directory);
+  if (!path || io_read_file(AT_FDCWD, path, 1 << 16, &text, NULL, &ignored) < 0)
+    return 0;
+  for (size_t i = 0; i < ARRAY_LEN(kind->cache); i++) {
+    const char *at = strstr(text, kind->cache[i]);
+
+    /* "inactive_file" is the end of "total_inactive_file", too: the whole word counts. */
+    while (at && at != text && at[-1] != '\n')
+      at = strstr(at + 1, kind->cache[i]);
+    if (at)
+      sum += strtoull(at + strlen(kind->cache[i]), NULL, 10);
+  }
+  return sum;
+}
+
+static void count_directory(const char *directory, const struct kind *kind, uint64_t *left)
+{
+  uint64_t limit, usage, room;
+
+  if (!read_number(directory, kind->limit, &limit) || !read_number(directory, kind->usage, &usage))
+    return;
+  room = limit > usage ? limit - usage : 0;
+  if (room < UINT64_MAX / 2)
+    room += read_cache(directory, kind);
+  if (room < *left)
+    *left = room;
+}
+
+/* From the process's group up to the top of what is mounted. */
+static void count_hierarchy(const char *cgroups, const struct kind *kind, uint64_t *left)
+{
+  char point[PATH_MAX], root[PATH_MAX], path[PATH_MAX], directory[2 * PATH_MAX];
+  const char *below = path;
+  size_t top;
+
+  if (!find_path(cgroups, kind->controller, path) || !find_mount(kind->controller, point, root))
+    return;
+  if (strcmp(root, "/") != 0 && strncmp(path, root, strlen(root)) == 0)
+    below = path + strlen(root);
+  snprintf(directory, sizeof(directory), "%s%s", point, strcmp(below, "/") == 0 ? "" : below);
+  top = strlen(point);
+  for (char *slash = directory; slash && strlen(directory) >= top;) {
+    count_directory(directory, kind, left);
+    slash = strrchr(directory, '/');
+    if (slash)
+      *slash = '\0';
+  }
+}
+
+int headroom_read(pid_t pid, struct headroom *headroom, struct err *e)
+{
+  AUTO_FREE char *cgroups = NULL;
+  AUTO_FREE char *memory = NULL;
+  uint64_t available;
+  int result = proc_text(pid, "cgroup", &cgroups, NULL, e);
+
+  *headroom = (struct headroom){UINT64_MAX, UINT64_MAX};
+  if (result != 0)
+    return result < 0 ? -1 : err_set(e, "pid %d: is gone", pid);
+  if (io_read_file(AT_FDCWD, "/proc/meminfo", 1 << 16, &memory, NULL, e) < 0)
+    return -1;
+  if (proc_field(memory, "MemAvailable", 10, &available))
+    headroom->memory = available * 1024;
+  for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+    count_hierarchy(cgroups, &kinds[i], kinds[i].counts_pids ? &headroom->pids : &headroom->memory);
+  return 0;
+}

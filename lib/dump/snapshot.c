@@ -1,0 +1,73 @@
+/* Copies on write: the tree runs on while its memory is read from them. */
+#include "base/cleanup.h"
+#include "dump/capture.h"
+#include "dump/headroom.h"
+#include "dump/keeper.h"
+
+#include <inttypes.h>
+
+enum { SPARE_MEMORY = 64 << 20, SPARE_PIDS = 2 };
+
+/* Anonymous memory of the tree, in bytes: what it can make us copy at worst. */
+static uint64_t anonymous_bytes(const struct capture *capture)
+{
+  uint64_t sum = 0;
+
+  for (size_t i = 0; i < capture->source_count; i++) {
+    AUTO_FREE char *text = NULL;
+    struct err ignored;
+    uint64_t kib;
+
+    if (proc_text(capture->sources[i].pid, "status", &text, NULL, &ignored) == 0 &&
+        proc_field(text, "RssAnon", 10, &kib))
+      sum += kib * 1024;
+  }
+  return sum;
+}
+
+bool snapshot_fits(const struct capture *capture)
+{
+  const struct dump_options *options = capture->options;
+  bool runs_on = options->leave_running || options->commit_fd < 0;
+  uint64_t bytes = anonymous_bytes(capture);
+  struct headroom headroom;
+  struct err e = {""};
+
+  if (!runs_on || options->snapshot != SNAPSHOT_AUTO)
+    return runs_on && options->snapshot == SNAPSHOT_FORK;
+  if (headroom_read(options->pid, &headroom, &e) < 0)
+    return false;
+  if (headroom.memory >= bytes + SPARE_MEMORY &&
+      headroom.pids >= capture->source_count + SPARE_PIDS)
+    return true;
+  warn_user("the tree stands still while it is copied: a copy on write may need %" PRIu64
+            " MiB and %zu processes; there is room for %" PRIu64 " MiB and %" PRIu64,
+            bytes >> 20, capture->source_count, headroom.memory >> 20, headroom.pids);
+  return false;
+}
+
+int snapshot_take(struct capture *capture, const struct keeper *keeper, struct err *e)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+    int32_t number = 0;
+    int result;
+
+    if (source->zombie)
+      continue;
+    result = tracee_snapshot(&source->threads[0], &source->snapshot, &number, e);
+    if (number && keeper_note(keeper, source->pid, source->snapshot.tid, number, e) < 0)
+      result = -1;
+    if (result < 0) {
+      snapshot_drop(capture);
+      return -1;
+    }
+  }
+  return 0;
+}
+
+void snapshot_drop(struct capture *capture)
+{
+  for (size_t i = 0; i < capture->source_count; i++)
+    tracee_kill_snapshot(&capture->sources[i].snapshot);
+}

@@ -1,0 +1,137 @@
+# --leave-running with copies on write: one instant, and nothing that the target could notice.
+load helpers
+
+setup() {
+  setup_dirs
+  group=
+}
+teardown() {
+  end_all
+  if [ "$group" ]; then rmdir "$group" 2>/dev/null || true; fi
+}
+
+start() { # MiB
+  run_detached web "$fixtures/ordered" "$1" "$tmp/count"
+  eventually test -s "$tmp/count"
+  target=$(pid_of web)
+}
+
+fingerprint() {
+  ls -l "/proc/$target/fd" | awk '{ print $9, $11 }'
+  ls "/proc/$target/task"
+  cat "/proc/$target/task/$target/children"
+  cat "/proc/$target/maps"
+}
+same_fingerprint() { fingerprint | cmp -s - "$tmp/before"; }
+
+@test "each image of a program that dirties all its memory is one instant" {
+  start 64
+  fingerprint >"$tmp/before"
+  for i in 1 2 3 4 5; do
+    ckpt-checkpoint --root "$reg" --image-path "$tmp/image$i" --leave-running --snapshot=fork \
+      --compression=lz4 web
+    counts_on "$tmp/count"
+    same_fingerprint || fingerprint | diff "$tmp/before" -
+  done
+  ckpt-run --root "$reg" --delete web --force
+  for i in 1 2 3 4 5; do
+    close_others ckpt-restore --root "$reg" --image-path "$tmp/image$i" --detach </dev/null
+    counts_on "$tmp/count"
+    ckpt-run --root "$reg" --delete web --force
+  done
+}
+
+@test "a pause is for the copy on write only, whatever the writer does" {
+  start 64
+  printf '#!/bin/sh\nread -r line <"%s"\nexec ckpt-write-direct "$@"\n' "$tmp/go" >"$tmp/late"
+  chmod +x "$tmp/late"
+  mkfifo "$tmp/go"
+  ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running \
+    --compression none --stage "ckpt-write-direct=$tmp/late" web 3>&- &
+  checkpoint=$!
+  # Nobody takes the stream, and the target counts on.
+  eventually has_snapshot
+  counts_on "$tmp/count"
+  counts_on "$tmp/count"
+  echo go >"$tmp/go"
+  wait "$checkpoint"
+  no_snapshot
+  counts_on "$tmp/count"
+}
+has_snapshot() { [ -n "$(cat "/proc/$target/task/$target/children")" ]; }
+no_snapshot() { ! has_snapshot; }
+
+@test "SIGKILL of ckpt-load while it copies leaves no child behind" {
+  start 64
+  fingerprint >"$tmp/before"
+  mkfifo "$tmp/go"
+  ckpt-load --root "$reg" web >"$tmp/go" 3>&- &
+  load=$!
+  exec 4<"$tmp/go"
+  eventually has_snapshot
+  counts_on "$tmp/count"
+  kill -KILL "$load"
+  eventually same_fingerprint || fingerprint | diff "$tmp/before" -
+  counts_on "$tmp/count"
+  exec 4<&-
+  ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running web
+}
+
+@test "--snapshot=stop stands still; other words are refused" {
+  start 16
+  ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running --snapshot=stop web
+  counts_on "$tmp/count"
+  run ckpt-checkpoint --root "$reg" --image-path "$tmp/image2" --leave-running --snapshot=often web
+  [ "$status" -ne 0 ]
+  [[ $output == *often* ]]
+  counts_on "$tmp/count"
+}
+
+@test "memory that is not to be forked is in the image" {
+  run_detached web python3 -c '
+import mmap, sys, time
+fork, wipe, plain = (mmap.mmap(-1, 8192, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(3))
+fork[0:4] = b"fork"; wipe[0:4] = b"wipe"; plain[0:5] = b"plain"
+fork.madvise(mmap.MADV_DONTFORK); wipe.madvise(18)
+with open(sys.argv[1], "w") as out:
+    for n in range(10**9):
+        out.seek(0)
+        out.write("%09d\n%s %s %s\n%09d\n" % (n, fork[0:4], wipe[0:4], plain[0:5], n))
+        out.flush()
+        time.sleep(0.01)' "$tmp/log"
+  eventually test -s "$tmp/log"
+  ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running --snapshot=fork web
+  ckpt-run --root "$reg" --delete web --force
+  close_others ckpt-restore --root "$reg" --image-path "$tmp/image" --detach </dev/null
+  counts_on "$tmp/log"
+  grep -q "b'fork' b'wipe' b'plain'" "$tmp/log"
+}
+
+# A group with a limit, of whichever version the machine has for memory; skips where there is none.
+make_group() { # bytes
+  group=/sys/fs/cgroup/memory/ckpt-test-$$
+  limit=memory.limit_in_bytes
+  if ! mkdir "$group" 2>/dev/null; then
+    group=/sys/fs/cgroup/ckpt-test-$$
+    limit=memory.max
+    mkdir "$group" 2>/dev/null || { group= && skip "no memory control group can be made here"; }
+  fi
+  echo "$1" >"$group/$limit" || skip "no limit can be set here"
+}
+
+@test "a hard writer at its memory limit is never killed: the tree stands still instead" {
+  make_group $((80 << 20))
+  start 64
+  echo "$target" >"$group/cgroup.procs"
+  # What it has now is charged elsewhere: a copy of itself makes it the group's.
+  ckpt-run --root "$reg" --delete web --force
+  (echo "$BASHPID" >"$group/cgroup.procs" && start 64)
+  target=$(pid_of web)
+  for i in 1 2 3; do
+    run ckpt-checkpoint --root "$reg" --image-path "$tmp/image$i" --leave-running web
+    [ "$status" -eq 0 ]
+    [[ $output == *"stands still while it is copied"*"there is room for"* ]]
+    counts_on "$tmp/count"
+    [ "$(pid_of web)" = "$target" ]
+  done
+}
