@@ -3,6 +3,7 @@
 #include "codec/codec.h"
 #include "pipeline/orchestrate.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 int main(int argc, char **argv)
@@ -43,6 +44,7 @@ int main(int argc, char **argv)
   if (options.stats && options.stats[0] && strcmp(options.stats, "json") != 0)
     opt_usage(&command, "--stats: \"%s\" is not json", options.stats);
   status = orchestrate_restore(&options, &e);
+  free(options.swaps.items);
   if (status < 0)
     die(EXIT_FAILED, &e);
   return status;

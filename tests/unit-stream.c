@@ -31,7 +31,7 @@ static uint32_t plain_crc(uint32_t crc, const uint8_t *data, size_t size)
 static void put(struct bytes *bytes, uint64_t value, size_t size)
 {
   for (size_t i = 0; i < size; i++)
-    bytes->data[bytes->size++] = (uint8_t)(value >> (8 * i));
+    bytes->data[bytes->size++] = (uint8_t)(i < 8 ? value >> (8 * i) : 0);
 }
 
 static void put_at(struct bytes *bytes, size_t at, uint64_t value, size_t size)

@@ -314,6 +314,11 @@ void capture_kill(struct capture *capture)
   /* In whatever order they end: the last thread of a namespace's first process outlasts all. */
   while (waitpid(-1, &status, __WALL) > 0 || errno == EINTR)
     ;
-  for (size_t i = 0; i < capture->source_count; i++)
-    capture->sources[i].thread_count = 0;
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    for (size_t k = 0; k < source->thread_count; k++)
+      free(source->threads[k].xstate.data);
+    source->thread_count = 0;
+  }
 }

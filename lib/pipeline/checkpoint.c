@@ -226,6 +226,7 @@ int orchestrate_checkpoint(const struct checkpoint_options *options, struct err 
 
     add_stages(&pipeline, options, pid, -1, -1);
     pipeline_print(&pipeline, stdout);
+    pipeline_close(&pipeline);
     return fflush(stdout) == 0 ? 0 : err_sys(e, "write");
   }
   result = checkpoint(options, pid, e);

@@ -15,8 +15,8 @@ struct checkpoint_options {
   const char *image_path;
   const char *compression;
   const char *snapshot; /* NULL: ckpt-load decides */
-  const char *stats; /* NULL: none, "": a line, "json" */
-  uint64_t deadline; /* seconds, 0: none */
+  const char *stats;    /* NULL: none, "": a line, "json" */
+  uint64_t deadline;    /* seconds, 0: none */
   struct opt_list swaps;
   bool leave_running, exclude_zero, direct, tcp_close, check, json, print;
 };

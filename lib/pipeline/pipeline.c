@@ -21,20 +21,20 @@
 enum { PIPE_ROOM = 1 << 20, PATIENCE_MS = 2000, GRACE_MS = 300 };
 
 /* Stages that are ours stand beside our own executable; else the PATH is asked. */
-static const char *find_program(const char *name)
+static char *find_program(const char *name)
 {
   char path[PATH_MAX];
   ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
   char *slash;
 
   if (n <= 0)
-    return name;
+    return strdup(name);
   path[n] = '\0';
   slash = strrchr(path, '/');
   if (!slash || (size_t)(slash - path) + strlen(name) + 2 > sizeof(path))
-    return name;
+    return strdup(name);
   strcpy(slash + 1, name);
-  return access(path, X_OK) == 0 ? strdup(path) : name;
+  return strdup(access(path, X_OK) == 0 ? path : name);
 }
 
 static const char *swapped_program(const struct opt_list *swaps, const char *name)
@@ -72,7 +72,7 @@ struct stage *pipeline_add(struct pipeline *pipeline, const char *name,
   const char *program = swapped_program(swaps, name);
 
   *stage = (struct stage){.name = name, .pidfd = -1, .errors = -1, .foreign = program != NULL};
-  stage->program = program ? program : find_program(name);
+  stage->program = program ? strdup(program) : find_program(name);
   stage_word(stage, program ? program : name);
   return stage;
 }
@@ -457,6 +457,7 @@ void pipeline_close(struct pipeline *pipeline)
   for (size_t i = 0; i < pipeline->count; i++) {
     cleanup_close(&pipeline->stages[i].pidfd);
     cleanup_close(&pipeline->stages[i].errors);
+    free(pipeline->stages[i].program);
   }
   cleanup_close(&pipeline->signals);
   cleanup_close(&pipeline->deadline);

@@ -20,7 +20,7 @@ enum {
 
 struct stage {
   const char *name;               /* "ckpt-load" */
-  const char *program;            /* what runs: of ours, or the user's own */
+  char *program;                  /* what runs: of ours, or the user's own */
   bool foreign;                   /* the user's own: no private flags */
   const char *words[STAGE_WORDS]; /* argv as a person would type it */
   size_t word_count;

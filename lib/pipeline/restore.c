@@ -110,6 +110,7 @@ int orchestrate_restore(const struct restore_pipeline_options *options, struct e
   if (options->print) {
     add_stages(&pipeline, options, -1, -1);
     pipeline_print(&pipeline, stdout);
+    pipeline_close(&pipeline);
     return fflush(stdout) == 0 ? 0 : err_sys(e, "write");
   }
   if (pipe2(report, O_CLOEXEC) < 0 || (options->stats && summary_open(&summary, e) < 0))

@@ -18,7 +18,13 @@
 static void rebuild_free(struct rebuild *rebuild)
 {
   for (size_t i = 0; rebuild->processes && i < rebuild->tree.process_count; i++) {
-    free(rebuild->processes[i].threads);
+    struct rebuilt *which = &rebuild->processes[i];
+
+    if (which->thread_count)
+      tracee_forget(&which->threads[0]);
+    for (size_t k = 1; k < which->thread_count; k++)
+      free(which->threads[k].xstate.data);
+    free(which->threads);
     free(rebuild->processes[i].inherited);
   }
   free(rebuild->processes);

@@ -437,9 +437,15 @@ int tracee_die(struct tracee *tracee, int code, struct err *e)
       break;
     ptrace(PTRACE_CONT, tracee->tid, NULL, status >> 16 ? 0 : WSTOPSIG(status));
   }
-  tracee->stopped = false;
-  tracee->diverted = false;
+  tracee_forget(tracee);
   return 0;
+}
+
+void tracee_forget(struct tracee *leader)
+{
+  free(leader->xstate.data);
+  free(leader->remote);
+  *leader = (struct tracee){.tid = leader->tid, .pid = leader->pid};
 }
 
 int remote_unmap(struct tracee *leader, struct err *e)

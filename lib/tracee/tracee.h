@@ -85,6 +85,9 @@ uint64_t tracee_remote_size(void);
 /* Gives a thread its own registers back for now; the next remote call takes it again. */
 int tracee_rest(struct tracee *tracee, struct err *e);
 
+/* Frees what is known of a process's leader that is gone, the remote mapping's part included. */
+void tracee_forget(struct tracee *leader);
+
 /* Memory of the process; works on any mapping that the process could read or write itself. */
 int tracee_read(const struct tracee *tracee, uint64_t address, void *buffer, size_t size,
                 struct err *e);
