@@ -77,6 +77,27 @@ no_snapshot() { ! has_snapshot; }
   ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running web
 }
 
+@test "a cancel while it copies leaves no child behind" {
+  start 64
+  fingerprint >"$tmp/before"
+  mkfifo "$tmp/go"
+  printf '#!/bin/sh\nread -r line <"%s"\n' "$tmp/go" >"$tmp/late"
+  chmod +x "$tmp/late"
+  for signal in TERM INT; do
+    ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running \
+      --compression none --stage "ckpt-write-direct=$tmp/late" web 3>&- &
+    checkpoint=$!
+    eventually has_snapshot
+    kill "-$signal" "$checkpoint"
+    status=0
+    wait "$checkpoint" || status=$?
+    [ "$status" -eq 1 ]
+    eventually same_fingerprint || fingerprint | diff "$tmp/before" -
+    counts_on "$tmp/count"
+    [ ! -e "$tmp/image" ]
+  done
+}
+
 @test "--snapshot=stop stands still; other words are refused" {
   start 16
   ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running --snapshot=stop web

@@ -159,7 +159,8 @@ int pool_run(const struct pool_options *options, pool_transform *transform, cons
     stream_writer_trust_reader(writer);
   pool.reader = reader;
   pool.writer = writer;
-  if (run_workers(&pool, options->workers ? options->workers : processors(), e) < 0)
+  /* Twice as many as can run: those whose frames were easy wait for their turn. */
+  if (run_workers(&pool, options->workers ? options->workers : 2 * processors(), e) < 0)
     return -1;
   return stats_write(options->stats_fd, options->stage, &clock, stream_reader_totals(reader).bytes,
                      stream_writer_totals(writer).bytes, NULL, e);

@@ -24,7 +24,7 @@ struct pool_options {
   const char *stage;
   int in_fd, out_fd, stats_fd;
   bool splice;
-  unsigned workers; /* 0: as many as there are processors */
+  unsigned workers; /* 0: enough for all processors */
 };
 int pool_run(const struct pool_options *options, pool_transform *transform, const void *argument,
              struct err *e);
