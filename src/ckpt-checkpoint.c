@@ -45,8 +45,6 @@ int main(int argc, char **argv)
     opt_usage(&command, options.pid ? "takes no container id besides --pid"
                                     : "needs exactly one container id");
   options.id = options.pid ? NULL : argv[first];
-  if (!options.image_path && !options.check)
-    opt_usage(&command, "image-path flag must be provided");
   if (codec_by_name(options.compression) < 0)
     opt_usage(&command, "invalid checkpoint compression type \"%s\"", options.compression);
   if (options.stats && options.stats[0] && strcmp(options.stats, "json") != 0)

@@ -19,10 +19,12 @@ restore() { close_others ckpt-restore --root "$reg" "$@" </dev/null; }
     [ "$status" -eq 2 ]
   done
   run checkpoint web
-  [[ $output == *"image-path flag must be provided"* ]]
-  [ "$status" -ne 0 ]
+  [ "$status" -eq 1 ]
+  [ "$output" = "ckpt-checkpoint: image-path flag must be provided" ]
+  run checkpoint nobody
+  [[ $output == "ckpt-checkpoint: loading container: "* ]]
   run checkpoint --image-path "$tmp/image" --compression zip web
-  [ "$status" -ne 0 ]
+  [ "$status" -eq 2 ]
   [[ $output == *'invalid checkpoint compression type "zip"'* ]]
   [ ! -e "$tmp/image" ]
 }

@@ -221,6 +221,8 @@ int orchestrate_checkpoint(const struct checkpoint_options *options, struct err 
     return -1;
   if (options->check)
     return check(options, pid, e);
+  if (!options->image_path)
+    return err_set(e, "image-path flag must be provided");
   if (options->print) {
     struct pipeline pipeline = {.signals = -1, .deadline = -1};
 
