@@ -5,31 +5,6 @@
 #include <errno.h>
 #include <string.h>
 
-struct pair {
-  pid_t pid, parent;
-};
-
-static int read_parents(struct pair **pairs, size_t *count, struct err *e)
-{
-  CLEANUP(proc_list_free) struct proc_list all = {0};
-
-  if (proc_all(&all, e) != 0)
-    return -1;
-  *pairs = calloc(all.count + 1, sizeof(**pairs));
-  if (!*pairs)
-    return err_sys(e, "processes");
-  for (size_t i = 0; i < all.count; i++) {
-    struct proc_stat stat;
-    int result = proc_stat_read(all.items[i], &stat, e);
-
-    if (result < 0)
-      return -1;
-    if (result == 0)
-      (*pairs)[(*count)++] = (struct pair){all.items[i], stat.ppid};
-  }
-  return 0;
-}
-
 /* Numbers of the tree's namespace: everybody must have one, and no deeper one. */
 static int check_namespace(struct capture *capture, const struct source *source)
 {
@@ -41,48 +16,73 @@ static int check_namespace(struct capture *capture, const struct source *source)
   return capture_obstacle(capture, source->pid, "process", &why);
 }
 
-static int add_source(struct capture *capture, pid_t pid, ssize_t parent, struct err *e)
+static int add_source(struct capture *capture, pid_t pid, struct err *e)
 {
-  struct source *source = &capture->sources[capture->source_count];
-  int result;
+  struct source *source;
+  struct source added = {.pid = pid};
+  int result = proc_stat_read(pid, &added.stat, e);
 
-  memset(source, 0, sizeof(*source));
-  source->pid = pid;
-  source->parent = parent < 0 ? NULL : &capture->sources[parent];
-  result = proc_stat_read(pid, &source->stat, e);
   if (result == 0)
-    result = proc_status_read(pid, &source->status, e);
+    result = proc_status_read(pid, &added.status, e);
   if (result != 0)
     return result;
+  source = list_append(&capture->sources, &capture->source_count, sizeof(*source));
+  if (!source)
+    return err_sys(e, "processes");
+  *source = added;
   source->zombie = source->stat.state == 'Z' || source->stat.state == 'X';
-  capture->source_count++;
   if (capture->source_count == 1)
     capture->depth = source->status.ns_depth - 1;
   return check_namespace(capture, source);
 }
 
+/* The list moves while it grows: parents are put in when it is whole. */
+static void link_parents(struct capture *capture)
+{
+  for (size_t i = 1; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    for (size_t k = 0; k < i; k++) {
+      if (capture->sources[k].pid == source->stat.ppid)
+        source->parent = &capture->sources[k];
+    }
+  }
+}
+
+static bool is_known(const struct capture *capture, pid_t pid)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    if (capture->sources[i].pid == pid)
+      return true;
+  }
+  return false;
+}
+
+static int add_children(struct capture *capture, pid_t pid, struct err *e)
+{
+  CLEANUP(proc_list_free) struct proc_list children = {0};
+  int result = proc_children(pid, &children, e);
+
+  for (size_t i = 0; i < children.count && result >= 0; i++) {
+    /* One whose parent ends meanwhile is seen under both. */
+    if (!is_known(capture, children.items[i]))
+      result = add_source(capture, children.items[i], e);
+  }
+  return result < 0 ? -1 : 0;
+}
+
 int capture_find(struct capture *capture, struct err *e)
 {
-  AUTO_FREE struct pair *pairs = NULL;
-  size_t count = 0;
-  int result;
+  int result = add_source(capture, capture->options->pid, e);
 
-  if (read_parents(&pairs, &count, e) < 0)
-    return -1;
-  capture->sources = calloc(count + 1, sizeof(*capture->sources));
-  if (!capture->sources)
-    return err_sys(e, "processes");
-  result = add_source(capture, capture->options->pid, -1, e);
   if (result != 0)
     return result < 0 ? -1 : err_set(e, "pid %d: no such process", capture->options->pid);
   /* Breadth first: those that are found are asked for their children in turn. */
   for (size_t i = 0; i < capture->source_count; i++) {
-    for (size_t k = 0; k < count; k++) {
-      if (pairs[k].parent == capture->sources[i].pid &&
-          add_source(capture, pairs[k].pid, (ssize_t)i, e) < 0)
-        return -1;
-    }
+    if (add_children(capture, capture->sources[i].pid, e) < 0)
+      return -1;
   }
+  link_parents(capture);
   return 0;
 }
 

@@ -287,13 +287,13 @@ void proc_list_free(struct proc_list *list)
 }
 
 /* A walk by parent instead of task/TID/children, which stops at the first child that exits. */
-int proc_children(pid_t pid, struct proc_list *list, struct err *e)
+/* Without CONFIG_PROC_CHILDREN: by asking everybody for its parent. */
+static int children_by_parent(pid_t pid, struct proc_list *list, struct err *e)
 {
   CLEANUP(proc_list_free) struct proc_list all = {0};
   size_t kept = 0;
   int result = proc_all(&all, e);
 
-  *list = (struct proc_list){0};
   if (result != 0)
     return result;
   for (size_t i = 0; i < all.count; i++) {
@@ -305,6 +305,44 @@ int proc_children(pid_t pid, struct proc_list *list, struct err *e)
   list->items = TAKE_POINTER(all.items);
   list->count = kept;
   return 0;
+}
+
+static int add_numbers(struct proc_list *list, const char *text, struct err *e)
+{
+  char *end;
+
+  for (long number = strtol(text, &end, 10); end != text; number = strtol(text, &end, 10)) {
+    int32_t *larger = reallocarray(list->items, list->count + 1, sizeof(*larger));
+
+    if (!larger)
+      return err_sys(e, "children");
+    list->items = larger;
+    list->items[list->count++] = (int32_t)number;
+    text = end;
+  }
+  return 0;
+}
+
+int proc_children(pid_t pid, struct proc_list *list, struct err *e)
+{
+  CLEANUP(proc_list_free) struct proc_list threads = {0};
+  int result = proc_threads(pid, &threads, e);
+
+  *list = (struct proc_list){0};
+  for (size_t i = 0; i < threads.count && result == 0; i++) {
+    AUTO_FREE char *text = NULL;
+    char name[48];
+
+    snprintf(name, sizeof(name), "task/%d/children", threads.items[i]);
+    result = proc_text(pid, name, &text, NULL, e);
+    if (result == 0)
+      result = add_numbers(list, text, e);
+    else if (result == 1 && threads.items[i] != pid)
+      result = 0; /* the thread is gone */
+    else if (result == 1 && access("/proc/thread-self/children", F_OK) < 0)
+      return children_by_parent(pid, list, e);
+  }
+  return result;
 }
 
 int proc_namespace_differs(pid_t pid, pid_t other, const char *kind, struct err *e)
