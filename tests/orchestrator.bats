@@ -192,3 +192,27 @@ LOOK
   [ "$(grep -c 'execve("' "$tmp/trace")" -eq 4 ]
   ! grep -E 'execve\("[^"]*/(ba|da)?sh"' "$tmp/trace"
 }
+
+@test "a restore that is killed leaves no process and no id behind" {
+  ckpt-load --root "$reg" web >"$tmp/stream"
+  ckpt-run --root "$reg" --delete web --force
+  mkfifo "$tmp/pipe"
+  close_others ckpt-rebuild --root "$reg" <"$tmp/pipe" &
+  rebuild=$!
+  exec 4>"$tmp/pipe"
+  head -c -100 "$tmp/stream" >&4
+  has_child() { [ -n "$(cat "/proc/$rebuild/task/$rebuild/children")" ]; }
+  eventually has_child
+  child=$(cat "/proc/$rebuild/task/$rebuild/children")
+  # The id is taken while it is being restored.
+  run ckpt-rebuild --root "$reg" <"$tmp/stream"
+  [ "$status" -eq 1 ]
+  [[ $output == *"container web exists already"* ]]
+  kill -KILL "$rebuild"
+  wait "$rebuild" || true
+  exec 4>&-
+  no_child() { ! grep -q '^State:.[RSDTt]' "/proc/${child// /}/status" 2>/dev/null; }
+  eventually no_child
+  close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
+  counts_on "$tmp/count"
+}

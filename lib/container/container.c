@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 enum { STATE_LIMIT = 1 << 20 };
@@ -207,8 +208,31 @@ static int make_registry(const char *path, struct err *e)
   return 0;
 }
 
+/* Makes the container's directory if need be, and locks it. */
+static int lock_entry(const char *path, const char *id, struct err *e)
+{
+  for (;;) {
+    AUTO_CLOSE int entry = -1;
+    struct stat stat;
+
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+      return err_sys(e, "%s", path);
+    entry = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (entry < 0 && errno == ENOENT)
+      continue; /* somebody gave it back just now */
+    if (entry < 0)
+      return err_sys(e, "%s", path);
+    if (flock(entry, LOCK_EX | LOCK_NB) < 0)
+      return errno == EWOULDBLOCK ? err_set(e, "container %s exists already", id)
+                                  : err_sys(e, "%s", path);
+    if (fstat(entry, &stat) == 0 && stat.st_nlink > 0)
+      return take_fd(&entry);
+  }
+}
+
 int container_reserve(const char *registry, const char *id, struct err *e)
 {
+  AUTO_CLOSE int entry = -1;
   struct container existing = {0};
   char path[PATH_MAX];
   size_t length;
@@ -219,15 +243,14 @@ int container_reserve(const char *registry, const char *id, struct err *e)
   length = strlen(path);
   if (snprintf(path + length, sizeof(path) - length, "/%s", id) >= (int)(sizeof(path) - length))
     return err_set(e, "%s: name is too long", id);
-  if (mkdir(path, 0700) == 0)
-    return 0;
-  if (errno != EEXIST)
-    return err_sys(e, "%s", path);
+  entry = lock_entry(path, id, e);
+  if (entry < 0)
+    return -1;
   result = read_state(registry, id, &existing, e);
-  if (result == 0 && (existing.running || existing.pid == 0))
+  if (result == 0 && existing.running)
     result = err_set(e, "container %s exists already", id);
   container_free(&existing);
-  return result;
+  return result < 0 ? -1 : take_fd(&entry);
 }
 
 static json_t *new_state(const char *id, pid_t pid, uint64_t start_time)
@@ -264,15 +287,23 @@ int container_register(const char *registry, const char *id, pid_t pid, struct e
 
 int container_forget(const char *registry, const char *id, struct err *e)
 {
+  struct container existing = {0};
   char path[PATH_MAX];
   AUTO_CLOSE int entry = -1;
   size_t length;
+  bool running;
+  int result;
 
   if (check_id(id, e) < 0 || registry_path(registry, path, e) < 0)
     return -1;
   entry = open_entry(registry, id, e);
   if (entry < 0)
     return -1;
+  result = read_state(registry, id, &existing, e);
+  running = existing.running;
+  container_free(&existing);
+  if (result == 0 && running)
+    return 0; /* another one has taken the id over */
   unlinkat(entry, "state.json", 0);
   unlinkat(entry, "state.json.tmp", 0);
   length = strlen(path);

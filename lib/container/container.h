@@ -27,11 +27,15 @@ void container_free(struct container *container);
  */
 int container_find(const char *registry, const char *id, struct container *found, struct err *e);
 
-/* Takes an id before there is a process; one whose process is gone is taken over. */
+/*
+ * Takes an id before there is a process; one whose process is gone is taken over. Returns a
+ * descriptor that keeps the id for as long as it is open: until the container is registered, or
+ * given back. It ends with us, so that nothing stays taken.
+ */
 int container_reserve(const char *registry, const char *id, struct err *e);
 /* Fills a reserved id: the container runs. */
 int container_register(const char *registry, const char *id, pid_t pid, struct err *e);
-/* Gives the id back. */
+/* Gives the id back, unless a process runs under it. */
 int container_forget(const char *registry, const char *id, struct err *e);
 
 /* All of them, by id. The caller frees each and the list. */

@@ -103,12 +103,13 @@ static int start_command(const struct launch *launch, pid_t pid, int gate, int r
 int launch_run(const struct launch *launch, struct err *e)
 {
   AUTO_CLOSE int gate = -1, report = -1, child_gate = -1, child_report = -1;
+  AUTO_CLOSE int reserved = container_reserve(launch->registry, launch->id, e);
   struct child child = {.launch = launch};
   int ends[2];
   int result;
   pid_t pid;
 
-  if (container_reserve(launch->registry, launch->id, e) < 0)
+  if (reserved < 0)
     return -1;
   if (pipe2(ends, O_CLOEXEC) < 0)
     return err_sys(e, "pipe");
@@ -126,6 +127,7 @@ int launch_run(const struct launch *launch, struct err *e)
   close(take_fd(&child_gate));
   close(take_fd(&child_report));
   result = start_command(launch, pid, gate, report, e);
+  close(take_fd(&reserved));
   if (result < 0) {
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);

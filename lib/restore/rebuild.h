@@ -43,7 +43,7 @@ struct rebuild {
   int control_fd;      /* its number in every process of the tree */
   uint64_t trampoline; /* base of the remote mapping in every process */
   const char *id;      /* under which it is registered, or NULL */
-  bool reserved;       /* that id is ours until the tree is registered or gone */
+  int reserved;        /* keeps that id until the tree is registered or gone; -1: none */
   uint64_t page_bytes; /* filled so far */
 };
 

@@ -36,6 +36,7 @@ static void rebuild_free(struct rebuild *rebuild)
   cleanup_close(&rebuild->objects.net_fd);
   cleanup_close(&rebuild->control[0]);
   cleanup_close(&rebuild->control[1]);
+  cleanup_close(&rebuild->reserved);
   tree_free(&rebuild->tree);
 }
 
@@ -70,10 +71,8 @@ static int reserve_id(struct rebuild *rebuild, struct err *e)
   rebuild->id = rebuild->options->id ? rebuild->options->id : rebuild->tree.checkpoint.id;
   if (!rebuild->id)
     return 0;
-  if (container_reserve(rebuild->options->registry, rebuild->id, e) < 0)
-    return -1;
-  rebuild->reserved = true;
-  return 0;
+  rebuild->reserved = container_reserve(rebuild->options->registry, rebuild->id, e);
+  return rebuild->reserved < 0 ? -1 : 0;
 }
 
 /* From state to a stopped root process; the rest follows its pages. */
@@ -261,6 +260,7 @@ int restore_run(const struct restore_options *options, int in_fd, struct err *e)
   struct rebuild rebuild = {
       .options = options,
       .control = {-1, -1},
+      .reserved = -1,
       .objects = {.root_fd = -1, .net_fd = -1, .tcp_close = options->tcp_close},
   };
   struct stats_clock clock = stats_start();
@@ -274,7 +274,7 @@ int restore_run(const struct restore_options *options, int in_fd, struct err *e)
   result = run(&rebuild, reader, e);
   if (result < 0 && rebuild.processes)
     rebuild_kill(&rebuild);
-  if (result < 0 && rebuild.reserved)
+  if (result < 0 && rebuild.reserved >= 0)
     container_forget(options->registry, rebuild.id, &(struct err){""});
   if (result == 0 && options->stats_fd >= 0)
     result = stats_write(options->stats_fd, "ckpt-rebuild", &clock,
