@@ -137,6 +137,18 @@ static json_t *blob_to_json(const struct blob *blob, struct err *e)
   return text ? json_string(text) : NULL;
 }
 
+/* A name of the kernel's may hold any bytes, JSON only UTF-8: {"base64": "..."} where it is not. */
+static json_t *string_to_json(const char *string, struct err *e)
+{
+  AUTO_FREE char *encoded = NULL;
+  json_t *plain = string ? json_string(string) : json_null();
+
+  if (plain)
+    return plain;
+  encoded = base64_encode(string, strlen(string), e);
+  return encoded ? json_pack("{s:s}", "base64", encoded) : NULL;
+}
+
 static json_t *list_to_json(const struct field *field, const char *member, size_t count,
                             struct err *e)
 {
@@ -172,7 +184,7 @@ static json_t *field_to_json(const struct field *field, const char *base, struct
   case FIELD_BOOL:
     return json_boolean(*(const bool *)member);
   case FIELD_STRING:
-    return *(const char *const *)member ? json_string(*(const char *const *)member) : json_null();
+    return string_to_json(*(const char *const *)member, e);
   case FIELD_BLOB:
     return blob_to_json((const struct blob *)member, e);
   case FIELD_STRUCT:
@@ -232,10 +244,25 @@ static int list_from_json(const struct field *field, char *base, const json_t *j
   return 0;
 }
 
+static int bytes_from_json(char **to, const char *encoded, struct err *e)
+{
+  struct blob blob;
+
+  if (base64_decode(encoded, &blob, e) < 0)
+    return -1;
+  blob.data[blob.size] = '\0'; /* base64_decode leaves room for it */
+  *to = (char *)blob.data;
+  return strlen(*to) == blob.size ? 0 : err_set(e, "is not a string");
+}
+
 static int string_from_json(char **to, const json_t *json, struct err *e)
 {
+  const char *encoded = json_string_value(json_object_get(json, "base64"));
+
   if (json_is_null(json))
     return 0;
+  if (encoded && json_object_size(json) == 1)
+    return bytes_from_json(to, encoded, e);
   if (!json_is_string(json) || strlen(json_string_value(json)) != json_string_length(json))
     return err_set(e, "is not a string");
   *to = strdup(json_string_value(json));

@@ -19,7 +19,7 @@ enum field_kind {
   FIELD_UNSIGNED, /* the same; above 2^53 a decimal string, which every reader takes too */
   FIELD_HEX,      /* an address or a bit set; a string "0x7f00..." */
   FIELD_BOOL,
-  FIELD_STRING,  /* char *, NULL is null */
+  FIELD_STRING,  /* char *, NULL is null; {"base64": "..."} when it is not UTF-8 */
   FIELD_BLOB,    /* struct blob */
   FIELD_STRUCT,  /* in place, with a table of its own */
   FIELD_LIST,    /* pointer and size_t count, of structs with a table */
@@ -95,7 +95,10 @@ int fields_from_json(const struct field *fields, void *to, const json_t *object,
 /* Frees what the fields own (not the struct itself). */
 void fields_free(const struct field *fields, void *of);
 
-/* Bytes to base64 and back (RFC 4648 section 4, padded). Results are the caller's to free. */
+/*
+ * Bytes to base64 and back (RFC 4648 section 4, padded). Results are the caller's to free; behind a
+ * blob's last byte there is room for one more.
+ */
 char *base64_encode(const void *data, size_t size, struct err *e);
 int base64_decode(const char *text, struct blob *blob, struct err *e);
 

@@ -283,10 +283,11 @@ static void *new_element(struct tree *tree, size_t kind, struct err *e)
   void *element = NULL;
 
   if (kind == KIND_CHECKPOINT) {
-    if (tree->checkpoint.kernel)
+    if (tree->has_checkpoint)
       err_set(e, "stands twice in the stream");
     else
       element = &tree->checkpoint;
+    tree->has_checkpoint = true;
     return element;
   }
   if (kind == KIND_PROCESS)

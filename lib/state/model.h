@@ -205,6 +205,7 @@ struct process {
 /* A whole tree. Everything in it is owned by it. Parents precede their children. */
 struct tree {
   struct checkpoint checkpoint;
+  bool has_checkpoint; /* tree_add_json has seen it */
   struct process *processes;
   size_t process_count;
   struct mm *mms;
