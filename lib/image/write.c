@@ -32,6 +32,7 @@ struct image_writer {
   struct wire_count count;
   /* Who is at work: the program, or the thread that tidies up after a signal. */
   pthread_mutex_t lock;
+  pthread_t tidier;
   bool created; /* the temporary files are ours */
   bool committed;
 };
@@ -139,7 +140,6 @@ static void *wait_for_signal(void *argument)
 
 static int catch_signals(struct image_writer *writer, struct err *e)
 {
-  pthread_t thread;
   sigset_t set;
 
   sigemptyset(&set);
@@ -147,10 +147,19 @@ static int catch_signals(struct image_writer *writer, struct err *e)
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &set, NULL);
-  if (pthread_create(&thread, NULL, wait_for_signal, writer) != 0)
+  if (pthread_create(&writer->tidier, NULL, wait_for_signal, writer) != 0)
     return err_set(e, "cannot start a thread");
-  pthread_detach(thread);
   return 0;
+}
+
+/*
+ * Ends the thread once it has nothing to tidy up. The signals stay blocked: what is committed is
+ * not to be reported as killed.
+ */
+static void forget_signals(struct image_writer *writer)
+{
+  pthread_kill(writer->tidier, SIGTERM);
+  pthread_join(writer->tidier, NULL);
 }
 
 static int put_header(struct image_writer *writer, const struct stream_header *header,
@@ -319,9 +328,11 @@ int image_write(const struct image_options *options, int in_fd, struct err *e)
   };
   struct stats_clock clock = stats_start();
   struct stream_totals totals = {0};
+  bool catching;
   int result = -1;
 
-  if (writer.pages_path && catch_signals(&writer, e) == 0)
+  catching = writer.pages_path && catch_signals(&writer, e) == 0;
+  if (catching)
     result = write_image(&writer, in_fd, &totals, e);
   /* From here on the thread finds nothing to do that would not have been done. */
   pthread_mutex_lock(&writer.lock);
@@ -330,6 +341,8 @@ int image_write(const struct image_options *options, int in_fd, struct err *e)
     abandon(&writer);
   writer.committed = true;
   pthread_mutex_unlock(&writer.lock);
+  if (catching)
+    forget_signals(&writer);
   if (writer.checkpoint)
     fclose(writer.checkpoint);
   if (writer.meta)
