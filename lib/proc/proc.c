@@ -161,18 +161,33 @@ static int read_groups(const char *text, struct proc_status *status, struct err 
   return 0;
 }
 
+/* The thread's name as it is: the kernel writes a newline as \n and a backslash as two. */
+static bool read_name(const char *text, char *name, size_t room)
+{
+  const char *from = strncmp(text, "Name:\t", 6) == 0 ? text + 6 : NULL; /* blanks are the name's */
+  size_t used = 0;
+
+  for (; from && *from && *from != '\n' && used < room - 1; from++) {
+    if (*from == '\\' && (from[1] == '\\' || from[1] == 'n'))
+      name[used++] = *++from == 'n' ? '\n' : '\\';
+    else
+      name[used++] = *from;
+  }
+  name[used] = '\0';
+  return from;
+}
+
 int proc_status_read(pid_t tid, struct proc_status *status, struct err *e)
 {
   AUTO_FREE char *text = NULL;
   uint64_t tgid, ppid, tracer, umask, threads, seccomp = 0, no_new_privs = 0;
   int result = proc_text(tid, "status", &text, NULL, e);
-  const char *name;
 
   memset(status, 0, sizeof(*status));
   if (result != 0)
     return result;
-  name = find_field(text, "Name");
-  if (!name || !proc_field(text, "Tgid", 10, &tgid) || !proc_field(text, "PPid", 10, &ppid) ||
+  if (!read_name(text, status->name, sizeof(status->name)) ||
+      !proc_field(text, "Tgid", 10, &tgid) || !proc_field(text, "PPid", 10, &ppid) ||
       !proc_field(text, "TracerPid", 10, &tracer) ||
       read_i32(text, "Uid", (int32_t *)status->uid, 4) != 4 ||
       read_i32(text, "Gid", (int32_t *)status->gid, 4) != 4 ||
@@ -185,7 +200,6 @@ int proc_status_read(pid_t tid, struct proc_status *status, struct err *e)
       !proc_field(text, "SigIgn", 16, &status->sig_ignored) ||
       !proc_field(text, "SigCgt", 16, &status->sig_caught))
     return err_set(e, "/proc/%d/status: unexpected text", tid);
-  snprintf(status->name, sizeof(status->name), "%.*s", (int)strcspn(name, "\n"), name);
   if (!proc_field(text, "Umask", 8, &umask)) /* zombies have none */
     umask = 0;
   proc_field(text, "Seccomp", 10, &seccomp);
