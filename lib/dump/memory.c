@@ -65,10 +65,21 @@ static const struct {
   const char *flag;
   uint64_t advice;
 } advice_flags[] = {
-    {"dc", VMA_DONTFORK},   {"wf", VMA_WIPEONFORK},  {"dd", VMA_DONTDUMP}, {"hg", VMA_HUGEPAGE},
-    {"nh", VMA_NOHUGEPAGE}, {"sr", VMA_SEQUENTIAL},  {"rr", VMA_RANDOM},   {"mg", VMA_MERGEABLE},
-    {"lo", VMA_LOCKED},     {"lf", VMA_LOCKONFAULT},
+    {"dc", VMA_DONTFORK},   {"wf", VMA_WIPEONFORK},  {"dd", VMA_DONTDUMP},  {"hg", VMA_HUGEPAGE},
+    {"nh", VMA_NOHUGEPAGE}, {"sr", VMA_SEQUENTIAL},  {"rr", VMA_RANDOM},    {"mg", VMA_MERGEABLE},
+    {"lo", VMA_LOCKED},     {"lf", VMA_LOCKONFAULT}, {"dp", VMA_DROPPABLE},
 };
+
+static uint64_t advice_of(const struct proc_map *map)
+{
+  uint64_t advice = 0;
+
+  for (size_t i = 0; i < ARRAY_LEN(advice_flags); i++) {
+    if (proc_map_has_flag(map, advice_flags[i].flag))
+      advice |= advice_flags[i].advice;
+  }
+  return advice;
+}
 
 /* "[anon:NAME]" was named by prctl(PR_SET_VMA). */
 static int take_name(const struct proc_map *map, struct vma *vma, struct err *e)
@@ -102,10 +113,7 @@ static int to_vma(struct capture *capture, struct source *source, const struct p
     vma->flags |= MAP_GROWSDOWN;
   if (proc_map_has_flag(map, "nr"))
     vma->flags |= MAP_NORESERVE;
-  for (size_t i = 0; i < ARRAY_LEN(advice_flags); i++) {
-    if (proc_map_has_flag(map, advice_flags[i].flag))
-      vma->advice |= advice_flags[i].advice;
-  }
+  vma->advice = advice_of(map);
   if (take_name(map, vma, e) < 0)
     return -1;
   if (!capture_map_has_file(map)) {
@@ -153,8 +161,11 @@ int capture_memory(struct capture *capture, struct source *source, struct mm *mm
     const struct proc_map *map = &maps.maps[i];
     struct vma *vma;
 
-    if (map->start >= ours && map->end <= ours + tracee_remote_size())
-      continue; /* the trampoline page is not the target's */
+    if (map->start >= ours && map->end <= ours + tracee_remote_size()) {
+      /* The trampoline page is not the target's, but shows what it does with new mappings. */
+      mm->lock_future = advice_of(map) & (VMA_LOCKED | VMA_LOCKONFAULT);
+      continue;
+    }
     vma = list_append(&mm->vmas, &mm->vma_count, sizeof(*vma));
     if (!vma)
       return err_sys(e, "mappings");

@@ -20,6 +20,9 @@
 enum { LOWEST_ADDRESS = 0x10000 };
 #define HIGHEST_ADDRESS UINT64_C(0x7ffffffff000)
 
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08
+#endif
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -241,6 +244,8 @@ static int map_part(const struct rebuild *rebuild, struct tracee *tracee, const 
   uint64_t flags = vma->flags | MAP_FIXED;
   uint64_t fd = file ? (uint64_t)numbers[file - rebuild->tree.files] : (uint64_t)-1;
 
+  if (vma->advice & VMA_DROPPABLE)
+    flags = (flags & ~(uint64_t)MAP_TYPE) | MAP_DROPPABLE;
   if (call(tracee, e, "mmap", NULL, SYS_mmap, start, end - start, vma->prot,
            file ? flags : flags | MAP_ANONYMOUS, fd,
            file ? vma->offset + (start - vma->start) : 0) < 0)
@@ -444,5 +449,10 @@ int rebuild_seal(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
     if (!vma->special && seal_vma(&which->threads[0], vma, e) < 0)
       return err_prefix(e, "pid %d: mapping at 0x%" PRIx64, which->process->pid, vma->start);
   }
+  if (which->mm->lock_future &&
+      call(&which->threads[0], e, "mlockall", NULL, SYS_mlockall,
+           MCL_FUTURE | (which->mm->lock_future & VMA_LOCKONFAULT ? MCL_ONFAULT : 0), 0, 0, 0, 0,
+           0) < 0)
+    return err_prefix(e, "pid %d", which->process->pid);
   return 0;
 }

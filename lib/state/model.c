@@ -41,6 +41,7 @@ static const struct field mm_fields[] = {
     F_HEX(struct mm, start_brk),
     F_HEX(struct mm, brk),
     F_HEX(struct mm, start_stack),
+    F_HEX(struct mm, lock_future),
     F_HEX(struct mm, arg_start),
     F_HEX(struct mm, arg_end),
     F_HEX(struct mm, env_start),
@@ -358,11 +359,11 @@ bool vma_is_private(const struct vma *vma)
 bool vma_continues(const struct vma *child, const struct vma *parent)
 {
   const uint32_t flags = ~(uint32_t)MAP_NORESERVE;
-  const uint64_t huge = VMA_HUGEPAGE | VMA_NOHUGEPAGE;
+  const uint64_t advice = VMA_HUGEPAGE | VMA_NOHUGEPAGE | VMA_DROPPABLE;
 
   return vma_is_private(child) && vma_is_private(parent) && child->file == parent->file &&
          (child->flags & flags) == (parent->flags & flags) &&
-         (child->advice & huge) == (parent->advice & huge) &&
+         (child->advice & advice) == (parent->advice & advice) &&
          (child->file == 0 || child->offset - child->start == parent->offset - parent->start);
 }
 

@@ -39,7 +39,7 @@ struct vma {
   bool huge;       /* had huge pages at the dump */
 };
 
-/* What madvise(2) and mlock(2) have set on a VMA: VmFlags of /proc/PID/smaps. */
+/* What mmap(2), madvise(2) and mlock(2) have set on a VMA: VmFlags of /proc/PID/smaps. */
 enum {
   VMA_DONTFORK = 1 << 0,
   VMA_WIPEONFORK = 1 << 1,
@@ -51,6 +51,7 @@ enum {
   VMA_MERGEABLE = 1 << 7,
   VMA_LOCKED = 1 << 8,
   VMA_LOCKONFAULT = 1 << 9,
+  VMA_DROPPABLE = 1 << 10, /* MAP_DROPPABLE, which mmap(2) takes for MAP_PRIVATE */
 };
 
 /* kind "mm": an address space. Its id is the `space` of its page frames. */
@@ -60,6 +61,7 @@ struct mm {
   uint32_t exe;    /* id of the file that is /proc/PID/exe */
   uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
   uint64_t arg_start, arg_end, env_start, env_end;
+  uint64_t lock_future; /* VMA_LOCKED, VMA_LOCKONFAULT: what mlockall(MCL_FUTURE) gives a new one */
   struct blob auxv;
   struct vma *vmas;
   size_t vma_count;
