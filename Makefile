@@ -77,7 +77,7 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/libckpt.a
 	@$(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # Fixtures are the programs that get checkpointed: plain, never instrumented.
-$(BUILD)/fixtures/%: tests/fixtures/%.c Makefile
+$(BUILD)/fixtures/%: tests/fixtures/%.c $(wildcard tests/fixtures/*.h) Makefile
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	@$(CC) -D_GNU_SOURCE -std=gnu17 -O2 -g $(WARNINGS) -pthread -MMD -MP -o $@ $< -lm
@@ -112,7 +112,7 @@ fuzz:
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-C_FILES = $(wildcard lib/*/*.[ch] src/*.c tests/*.[ch] tests/fixtures/*.c)
+C_FILES = $(wildcard lib/*/*.[ch] src/*.c tests/*.[ch] tests/fixtures/*.[ch])
 # cppcheck knows neither the cleanup attribute nor out parameters.
 lint:
 	clang-format --dry-run --Werror $(C_FILES)
