@@ -706,7 +706,8 @@ static void test_absurd_sizes(void)
 {
   static const char mm[] =
       "{\"kind\":\"mm\",\"id\":1,\"parent\":0,\"exe\":1,\"start_code\":0,\"end_code\":0,"
-      "\"start_data\":0,\"end_data\":0,\"start_brk\":0,\"brk\":0,\"start_stack\":0,"
+      "\"start_data\":0,\"end_data\":0,\"start_brk\":0,\"brk\":0,\"start_stack\":0,\"lock_future\":"
+      "0,"
       "\"arg_start\":0,\"arg_end\":0,\"env_start\":0,\"env_end\":0,\"auxv\":";
   AUTO_FREE char *maps = NULL;
   AUTO_FREE char *blob = NULL;
