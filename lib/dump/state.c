@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/kcmp.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -107,13 +108,35 @@ static int take_process(struct capture *capture, struct source *source, struct e
   return capture_inherited(capture, source, mm, e);
 }
 
+/*
+ * A remote call is a wake-up there and back: five times as fast on the CPU where the process stands
+ * as from another one that has gone to sleep.
+ */
+static void move_to_cpu_of(const struct source *source)
+{
+  cpu_set_t set;
+
+  CPU_ZERO(&set);
+  CPU_SET((size_t)source->stat.processor, &set);
+  sched_setaffinity(0, sizeof(set), &set);
+}
+
 int capture_state(struct capture *capture, struct err *e)
 {
-  for (size_t i = 0; i < capture->source_count; i++) {
-    if (take_process(capture, &capture->sources[i], e) < 0)
-      return err_prefix(e, "pid %d", capture->sources[i].pid);
+  cpu_set_t before;
+  bool known = sched_getaffinity(0, sizeof(before), &before) == 0;
+  int result = 0;
+
+  for (size_t i = 0; i < capture->source_count && result == 0; i++) {
+    if (known && !capture->sources[i].zombie)
+      move_to_cpu_of(&capture->sources[i]);
+    result = take_process(capture, &capture->sources[i], e);
+    if (result < 0)
+      err_prefix(e, "pid %d", capture->sources[i].pid);
   }
-  return take_checkpoint(capture, e);
+  if (known)
+    sched_setaffinity(0, sizeof(before), &before);
+  return result < 0 ? -1 : take_checkpoint(capture, e);
 }
 
 static int write_object(struct stream_writer *writer, json_t *object, struct err *e)
