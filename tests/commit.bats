@@ -191,7 +191,7 @@ no_image() { [ ! -e "$tmp/images/new" ] || [ "$(ls -A "$tmp/images/new")" = "" ]
   # A leak checker cannot work under strace.
   ASAN_OPTIONS=detect_leaks=0 strace -f -qq -y -e trace=fsync,fdatasync,rename,renameat,renameat2,kill,write -o "$tmp/trace" \
     ckpt-checkpoint --root "$reg" --image-path "$tmp/images/new" web
-  ! kill -0 "$target" 2>/dev/null
+  gone "$target"
   # Which step each line is; other lines (the data itself) are none.
   sed -nE -e 's/.*f(data)?sync\([0-9]+<[^>]*\.(tmp|img)>.*/data synced/p' \
     -e 's/.*f(data)?sync\([0-9]+<[^>]*images\/new>.*/directory synced/p' \

@@ -54,3 +54,9 @@ eventually() {
 last() { echo "$((10#$(tail -n 1 "$1")))"; }
 beyond() { [ "$(last "$1")" -gt "$2" ]; } # file number
 counts_on() { eventually beyond "$1" "$(last "$1")"; }
+
+# For a command that must fail: bats takes no notice of `! command`.
+no() { if "$@"; then return 1; fi; }
+
+# Is the process gone, or at most a zombie that nobody has waited for yet?
+gone() { no grep -q '^State:.[RSDTt]' "/proc/$1/status" 2>/dev/null; }

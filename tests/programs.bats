@@ -31,7 +31,7 @@ cycle_all_modes() { # command...
     pid=$(pid_of web)
     # shellcheck disable=SC2086
     checkpoint $mode
-    ! kill -0 "$pid" 2>/dev/null
+    gone "$pid"
     close_others ckpt-restore --root "$reg" --image-path "$tmp/image" --detach </dev/null
     "$@"
   done < <(modes)
@@ -58,7 +58,7 @@ LOOP
   run_detached web sh -c "sh '$fixtures_src/produce.sh' | sh '$fixtures_src/consume.sh'"
   eventually test -s "$tmp/out"
   cycle_all_modes counts_on "$tmp/out"
-  ! grep broken "$tmp/out"
+  no grep broken "$tmp/out"
 }
 
 threads_go_on() {

@@ -15,7 +15,7 @@ look() {
   touch "$tmp/place/check"
   eventually done_looking
   cat "$tmp/place/result"
-  ! grep wrong "$tmp/place/result"
+  no grep wrong "$tmp/place/result"
 }
 
 @test "everything is there without a checkpoint" {
@@ -54,5 +54,5 @@ timers_done() { grep -q '^done$' "$tmp/timers"; }
   kill -USR1 "$(pid_of clock)"
   eventually timers_done
   cat "$tmp/timers"
-  ! grep wrong "$tmp/timers"
+  no grep wrong "$tmp/timers"
 }
