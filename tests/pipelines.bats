@@ -25,6 +25,16 @@ restore_stream() {
   counts_on "$tmp/count"
 }
 
+@test "a shell that starts programs as fast as it can is stopped and let go, over and over" {
+  printf 'n=0\nwhile :; do\n  n=$((n + 1))\n  echo $n\n  sleep 0.001\ndone\n' >"$tmp/hurry"
+  run_detached web sh "$tmp/hurry"
+  eventually test -s "$tmp/out"
+  for i in $(seq 200); do
+    ckpt-load --root "$reg" web >/dev/null
+  done
+  counts_on "$tmp/out"
+}
+
 @test "load | rebuild" {
   start_counter
   ckpt-load --root "$reg" web >"$tmp/stream"

@@ -13,7 +13,7 @@
 
 enum {
   STOP_PATIENCE_MS = 3000, /* for a thread that sleeps uninterruptibly */
-  VFORK_PATIENCE_MS = 50,
+  VFORK_PATIENCE_MS = 3,
   TRIES = 60,
 };
 
@@ -172,34 +172,43 @@ static const struct source *shares_memory(const struct capture *capture, const s
   return NULL;
 }
 
-/* Waits are over when a thread is in a stop; until then it can only be given up. */
+/* Lets go whoever is in a stop by now. Returns how many are not. */
+static size_t let_go_stopped(struct source *source)
+{
+  size_t left = 0;
+
+  for (size_t i = 0; i < source->thread_count; i++) {
+    struct tracee *thread = &source->threads[i];
+    struct err ignored;
+
+    if (!thread->stopped && thread->seized)
+      tracee_wait_stop(thread, now_ms(), &ignored);
+    if (thread->stopped)
+      tracee_detach(thread, &ignored);
+    left += thread->seized;
+  }
+  return left;
+}
+
+/*
+ * A thread can only be given up in a stop. One may come to it only when another runs again (a
+ * parent in vfork(2), whose child stands), so nobody is waited for alone.
+ */
 static void let_go(struct capture *capture)
 {
-  for (size_t i = 0; i < capture->source_count; i++) {
-    struct source *source = &capture->sources[i];
+  uint64_t start = now_ms();
+  size_t left;
 
-    for (size_t k = 0; k < source->thread_count; k++) {
-      struct tracee *thread = &source->threads[k];
-      struct err ignored;
-
-      /* One that is not in a stop yet will be, as soon as the others run again. */
-      if (thread->stopped)
-        tracee_detach(thread, &ignored);
-    }
-  }
-  for (size_t i = 0; i < capture->source_count; i++) {
-    struct source *source = &capture->sources[i];
-
-    for (size_t k = 0; k < source->thread_count; k++) {
-      struct tracee *thread = &source->threads[k];
-      struct err ignored;
-
-      /* What still does not stop is let go by the kernel when we exit. */
-      if (thread->seized && tracee_wait_stop(thread, now_ms() + STOP_PATIENCE_MS, &ignored) == 0)
-        tracee_detach(thread, &ignored);
-    }
-    source->thread_count = 0;
-  }
+  do {
+    left = 0;
+    for (size_t i = 0; i < capture->source_count; i++)
+      left += let_go_stopped(&capture->sources[i]);
+    if (left)
+      nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+  } while (left && now_ms() - start < STOP_PATIENCE_MS);
+  /* What still does not stop is let go by the kernel when we exit. */
+  for (size_t i = 0; i < capture->source_count; i++)
+    capture->sources[i].thread_count = 0;
 }
 
 /* 0 all stand, 1 try again later, -1. */

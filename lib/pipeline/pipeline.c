@@ -393,6 +393,7 @@ static void wait_for_end(struct pipeline *pipeline, uint64_t patience_ms)
 static bool is_consequence(const struct stage *stage)
 {
   return (WIFSIGNALED(stage->status) && WTERMSIG(stage->status) == SIGPIPE) ||
+         strstr(stage->message, "Broken pipe") != NULL ||
          strstr(stage->message, "without END") != NULL;
 }
 

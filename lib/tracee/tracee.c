@@ -22,7 +22,8 @@ static bool is_exiting(pid_t tid)
   struct proc_stat stat;
   struct err ignored;
 
-  return proc_stat_read(tid, &stat, &ignored) != 0 || stat.state == 'Z' || stat.state == 'X';
+  return proc_stat_read(tid, &stat, &ignored) != 0 || stat.exiting || stat.state == 'Z' ||
+         stat.state == 'X';
 }
 
 int tracee_seize(struct tracee *tracee, pid_t pid, pid_t tid, struct err *e)
