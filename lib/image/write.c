@@ -158,7 +158,7 @@ static int catch_signals(struct image_writer *writer, struct err *e)
  */
 static void forget_signals(struct image_writer *writer)
 {
-  pthread_kill(writer->tidier, SIGTERM);
+  pthread_kill(writer->tidier, SIGHUP); /* any of those that it waits for */
   pthread_join(writer->tidier, NULL);
 }
 

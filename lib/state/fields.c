@@ -141,8 +141,11 @@ static json_t *blob_to_json(const struct blob *blob, struct err *e)
 static json_t *string_to_json(const char *string, struct err *e)
 {
   AUTO_FREE char *encoded = NULL;
-  json_t *plain = string ? json_string(string) : json_null();
+  json_t *plain;
 
+  if (!string)
+    return json_null();
+  plain = json_string(string);
   if (plain)
     return plain;
   encoded = base64_encode(string, strlen(string), e);
