@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,11 +63,29 @@ struct trickle {
   pthread_t reader; /* is sent signals between the pieces */
 };
 
+/* Waits until the first thread sleeps in the system call. */
+static void wait_for_call(int number)
+{
+  char text[200] = "";
+
+  do {
+    AUTO_CLOSE int fd = open("/proc/thread-self/../../syscall", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (n < 0)
+      return;
+    text[n] = '\0';
+    usleep(100);
+  } while (text[0] == 'r' || atoi(text) != number); /* "running" */
+}
+
 static void *write_in_pieces(void *argument)
 {
   const struct trickle *trickle = argument;
 
   for (int i = 0; i < 50; i++) {
+    if (i == 0 || i == 25)
+      wait_for_call(SYS_read);
     pthread_kill(trickle->reader, SIGUSR1);
     if (write(trickle->fd, "0123456789", 10) != 10)
       break;
@@ -115,6 +134,8 @@ static void *read_in_pieces(void *argument)
   char buffer[1000];
   ssize_t n;
 
+  wait_for_call(SYS_write);
+  pthread_kill(drain->writer, SIGUSR1);
   while ((n = read(drain->fd, buffer, sizeof(buffer))) > 0) {
     drain->got += (size_t)n;
     if (drain->got % 8000 == 0)
