@@ -39,6 +39,8 @@ static int find_root(const struct flags *flags, const char *id, struct dump_opti
     return -1;
   options->pid = container->pid;
   options->id = container->id;
+  if (strcmp(container->runtime, "ckpt-run") != 0)
+    options->runtime = container->runtime;
   return 0;
 }
 

@@ -15,8 +15,10 @@ static int list(const char *registry, struct err *e)
   if (container_list(registry, &containers, &count, e) < 0)
     return -1;
   for (size_t i = 0; i < count; i++) {
-    printf("%-24s %-8s %d\n", containers[i].id, containers[i].running ? "running" : "stopped",
-           containers[i].running ? containers[i].pid : 0);
+    bool runs = containers[i].status != CONTAINER_STOPPED;
+
+    printf("%-24s %-8s %d\n", containers[i].id, runs ? "running" : "stopped",
+           runs ? containers[i].pid : 0);
     container_free(&containers[i]);
   }
   free(containers);

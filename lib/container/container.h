@@ -1,7 +1,8 @@
 /*
- * Containers by id. A registry is a directory with one directory per container, in it state.json in
- * the shape of the OCI runtime specification (runtime.md, "State"), with the init process's start
- * time added, so that a pid that was given to another process is noticed.
+ * Containers by id, whatever runs them. A registry is a directory with one directory per container,
+ * in it the runtime's own record: state.json (ckpt-run, and runc: libcontainer's State) or status
+ * (crun: libcrun_container_status_s). It tells the init process and when that was started, so that
+ * a pid that was given to another process is noticed.
  */
 #ifndef CKPT_CONTAINER_CONTAINER_H
 #define CKPT_CONTAINER_CONTAINER_H
@@ -13,19 +14,37 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+enum container_status {
+  CONTAINER_CREATED, /* its init waits to be started */
+  CONTAINER_RUNNING,
+  CONTAINER_STOPPED,
+};
+
 struct container {
   char *id;
+  const char *runtime; /* "ckpt-run", "runc", "crun" */
   pid_t pid;           /* of its first process */
   uint64_t start_time; /* field 22 of /proc/PID/stat */
-  bool running;
+  enum container_status status;
 };
 void container_free(struct container *container);
 
 /*
- * The running container with this id, or the only one whose id begins so. registry NULL: the
- * default, /run/ckpt or $XDG_RUNTIME_DIR/ckpt. The caller frees what is found.
+ * find.c: the running container with this id, or the only one whose id begins so. registry: a
+ * directory of any of the runtimes; NULL: where they all have theirs by default. The caller frees
+ * what is found.
  */
 int container_find(const char *registry, const char *id, struct container *found, struct err *e);
+
+/*
+ * runtime.c: reads <directory>/<id>, a container of whatever runtime. One that is only reserved is
+ * stopped. The caller frees it, also after a failure.
+ */
+int container_read(const char *directory, const char *id, struct container *container,
+                   struct err *e);
+int container_check_id(const char *id, struct err *e);
+
+/* What follows is ckpt-run's own registry. NULL: /run/ckpt or $XDG_RUNTIME_DIR/ckpt. */
 
 /*
  * Takes an id before there is a process; one whose process is gone is taken over. Returns a

@@ -167,9 +167,9 @@ int launch_delete(const char *registry, const char *id, bool force, struct err *
   err_set(e, "there is no container \"%s\"", id);
   for (size_t i = 0; i < count; i++) {
     if (strcmp(list[i].id, id) == 0) {
-      if (list[i].running && !force)
+      if (list[i].status != CONTAINER_STOPPED && !force)
         err_set(e, "container %s runs; end it first, or use --force", id);
-      else if (!list[i].running || end_container(&list[i], e) == 0)
+      else if (list[i].status == CONTAINER_STOPPED || end_container(&list[i], e) == 0)
         result = container_forget(registry, id, e);
     }
     container_free(&list[i]);

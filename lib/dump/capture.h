@@ -56,7 +56,10 @@ struct capture {
   const struct dump_options *options;
   struct source *sources;
   size_t source_count;
-  size_t depth; /* index of the tree's pid namespace in NSpid lists */
+  size_t depth;                 /* index of the tree's pid namespace in NSpid lists */
+  struct proc_idmap uids, gids; /* of the tree's user namespace */
+  char *cgroup; /* a container's directory; its members belong to the tree. NULL: none */
+  bool thawed;  /* it stood frozen, and must again when we let it go */
   struct tree tree;
   struct known_file *known;
   size_t known_count;
@@ -67,7 +70,10 @@ struct capture {
   uint64_t memory_bytes;
 };
 
-/* find.c: the tree under the root, parents first. */
+/*
+ * find.c: the tree under the root, parents first. Of a container also those who entered it later:
+ * they have no parent in it.
+ */
 int capture_find(struct capture *capture, struct err *e);
 void capture_forget_sources(struct capture *capture);
 void capture_forget_held(struct capture *capture);

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/seccomp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
@@ -32,19 +33,39 @@ int capture_obstacle(struct capture *capture, pid_t pid, const char *object, con
   return obstacle ? json_array_append_new(capture->obstacles, obstacle) : -1;
 }
 
+/* The tree comes back in one set of namespaces, its root's. */
+static int check_namespaces(struct capture *capture, const struct source *source)
+{
+  static const char *const kinds[] = {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"};
+  struct err why = {""};
+
+  for (size_t i = 0; i < ARRAY_LEN(kinds) && source != capture->sources; i++) {
+    if (proc_namespace_differs(source->pid, capture->sources[0].pid, kinds[i], &why) <= 0)
+      continue;
+    err_set(&why,
+            "cannot be checkpointed: it is in another %s namespace than the tree's root; end it "
+            "first",
+            kinds[i]);
+    if (capture_obstacle(capture, source->pid, "process", &why) < 0)
+      return -1;
+  }
+  return 0;
+}
+
 static int check_process(struct capture *capture, struct source *source)
 {
   struct err why = {""};
 
+  if (check_namespaces(capture, source) < 0)
+    return -1;
   if (source->status.tracer) {
     err_set(&why, "cannot be checkpointed: pid %d traces it already; detach that debugger",
             source->status.tracer);
     if (capture_obstacle(capture, source->pid, "process", &why) < 0)
       return -1;
   }
-  if (source->status.seccomp) {
-    err_set(&why, "cannot be checkpointed: it runs under a seccomp filter, which is not supported "
-                  "for trees without a container runtime yet");
+  if (source->status.seccomp == SECCOMP_MODE_STRICT) {
+    err_set(&why, "cannot be checkpointed: strict seccomp is not supported; use a filter");
     return capture_obstacle(capture, source->pid, "process", &why);
   }
   return 0;

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "container/cgroup.h"
 #include "dump/capture.h"
 #include "dump/keeper.h"
 #include "stream/stats.h"
@@ -50,7 +51,10 @@ static int capture_init(struct capture *capture, const struct dump_options *opti
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
-  return 0;
+  if (proc_idmap_read(options->pid, "uid_map", &capture->uids, e) != 0 ||
+      proc_idmap_read(options->pid, "gid_map", &capture->gids, e) != 0)
+    return err_set(e, "pid %d: no such process", options->pid);
+  return options->runtime ? cgroup_find(options->pid, &capture->cgroup, e) : 0;
 }
 
 static void capture_free(struct capture *capture)
@@ -59,6 +63,7 @@ static void capture_free(struct capture *capture)
   for (size_t i = 0; i < capture->known_count; i++)
     cleanup_close(&capture->known[i].local);
   free(capture->known);
+  free(capture->cgroup);
   tree_free(&capture->tree);
   json_decref(capture->obstacles);
   json_decref(capture->objects.shared);

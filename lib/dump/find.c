@@ -1,5 +1,6 @@
 /* The tree: the root and all that descend from it. */
 #include "base/cleanup.h"
+#include "container/cgroup.h"
 #include "dump/capture.h"
 
 #include <errno.h>
@@ -71,17 +72,55 @@ static int add_children(struct capture *capture, pid_t pid, struct err *e)
   return result < 0 ? -1 : 0;
 }
 
+/* Breadth first: those that are found are asked for their children in turn. */
+static int add_descendants(struct capture *capture, size_t first, struct err *e)
+{
+  for (size_t i = first; i < capture->source_count; i++) {
+    if (add_children(capture, capture->sources[i].pid, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+static bool is_member(const struct proc_list *members, pid_t pid)
+{
+  for (size_t i = 0; i < members->count; i++) {
+    if (members->items[i] == pid)
+      return true;
+  }
+  return false;
+}
+
+/* Who entered the container (`runc exec`): its parent is outside. */
+static int add_entered(struct capture *capture, struct err *e)
+{
+  CLEANUP(proc_list_free) struct proc_list members = {0};
+
+  if (!capture->cgroup)
+    return 0;
+  if (cgroup_members(capture->cgroup, &members, e) < 0)
+    return -1;
+  for (size_t i = 0; i < members.count; i++) {
+    struct proc_stat stat;
+    size_t first = capture->source_count;
+
+    if (is_known(capture, members.items[i]) || proc_stat_read(members.items[i], &stat, e) != 0 ||
+        is_member(&members, stat.ppid))
+      continue;
+    if (add_source(capture, members.items[i], e) < 0 || add_descendants(capture, first, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
 int capture_find(struct capture *capture, struct err *e)
 {
   int result = add_source(capture, capture->options->pid, e);
 
   if (result != 0)
     return result < 0 ? -1 : err_set(e, "pid %d: no such process", capture->options->pid);
-  /* Breadth first: those that are found are asked for their children in turn. */
-  for (size_t i = 0; i < capture->source_count; i++) {
-    if (add_children(capture, capture->sources[i].pid, e) < 0)
-      return -1;
-  }
+  if (add_descendants(capture, 0, e) < 0 || add_entered(capture, e) < 0)
+    return -1;
   link_parents(capture);
   return 0;
 }

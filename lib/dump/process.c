@@ -2,6 +2,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "dump/capture.h"
+#include "tracee/seccomp.h"
 #include "tracee/signals.h"
 
 #include <errno.h>
@@ -28,7 +29,8 @@ static int remote(struct source *source, struct err *e, const char *what, int64_
   return 0;
 }
 
-static int take_credentials(struct source *source, struct credentials *credentials, struct err *e)
+static int take_credentials(const struct capture *capture, struct source *source,
+                            struct credentials *credentials, struct err *e)
 {
   const struct proc_status *status = &source->status;
   int64_t securebits;
@@ -36,14 +38,14 @@ static int take_credentials(struct source *source, struct credentials *credentia
   if (remote(source, e, "secure bits", &securebits, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0) < 0)
     return -1;
   *credentials = (struct credentials){
-      .ruid = status->uid[0],
-      .euid = status->uid[1],
-      .suid = status->uid[2],
-      .fsuid = status->uid[3],
-      .rgid = status->gid[0],
-      .egid = status->gid[1],
-      .sgid = status->gid[2],
-      .fsgid = status->gid[3],
+      .ruid = proc_id_inside(&capture->uids, status->uid[0]),
+      .euid = proc_id_inside(&capture->uids, status->uid[1]),
+      .suid = proc_id_inside(&capture->uids, status->uid[2]),
+      .fsuid = proc_id_inside(&capture->uids, status->uid[3]),
+      .rgid = proc_id_inside(&capture->gids, status->gid[0]),
+      .egid = proc_id_inside(&capture->gids, status->gid[1]),
+      .sgid = proc_id_inside(&capture->gids, status->gid[2]),
+      .fsgid = proc_id_inside(&capture->gids, status->gid[3]),
       .inheritable = status->cap_inheritable,
       .permitted = status->cap_permitted,
       .effective = status->cap_effective,
@@ -56,7 +58,8 @@ static int take_credentials(struct source *source, struct credentials *credentia
   credentials->groups = calloc(status->group_count + 1, sizeof(*credentials->groups));
   if (!credentials->groups)
     return err_sys(e, "groups");
-  memcpy(credentials->groups, status->groups, status->group_count * sizeof(*status->groups));
+  for (size_t i = 0; i < status->group_count; i++)
+    credentials->groups[i] = proc_id_inside(&capture->gids, status->groups[i]);
   return 0;
 }
 
@@ -249,6 +252,31 @@ static int take_threads(struct source *source, struct process *process, struct e
   return 0;
 }
 
+/* Of all threads the same: then a filter comes back with its first thread's. */
+static int take_filters(struct source *source, struct process *process, struct err *e)
+{
+  if (source->status.seccomp == 0)
+    return 0;
+  if (tracee_filters(&source->threads[0], &process->filters, &process->filter_count, e) < 0)
+    return -1;
+  for (size_t i = 1; i < source->thread_count; i++) {
+    struct seccomp_filter *filters = NULL;
+    size_t count = 0;
+    int result = tracee_filters(&source->threads[i], &filters, &count, e);
+
+    if (result == 0 && (count != process->filter_count ||
+                        !seccomp_filters_equal(filters, process->filters, count)))
+      result = err_set(e,
+                       "thread %d: its seccomp filters differ from its first thread's: cannot be "
+                       "checkpointed",
+                       source->threads[i].tid);
+    seccomp_filters_free(filters, count);
+    if (result < 0)
+      return -1;
+  }
+  return 0;
+}
+
 static void take_numbers(const struct capture *capture, const struct source *source,
                          struct process *process)
 {
@@ -277,10 +305,10 @@ int capture_process(struct capture *capture, struct source *source, struct proce
   process->mm = source->mm;
   if (!process->state)
     return err_sys(e, "state");
-  if (take_credentials(source, &process->credentials, e) < 0 ||
+  if (take_credentials(capture, source, &process->credentials, e) < 0 ||
       take_sigactions(source, process, e) < 0 || take_itimers(source, process, e) < 0 ||
       take_timers(capture, source, process, e) < 0 || take_rlimits(source, process, e) < 0 ||
-      take_switches(source, process, e) < 0 ||
+      take_switches(source, process, e) < 0 || take_filters(source, process, e) < 0 ||
       tracee_pending(leader, true, &process->pending, &process->pending_count, e) < 0)
     return -1;
   return take_threads(source, process, e);

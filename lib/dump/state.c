@@ -21,7 +21,9 @@ static int take_checkpoint(struct capture *capture, struct err *e)
   checkpoint->id = capture->options->id ? strdup(capture->options->id) : NULL;
   checkpoint->root = root->status.ns_pid[capture->depth];
   checkpoint->own_pidns = capture->depth > 0 && checkpoint->root == 1;
-  if (!checkpoint->kernel || (capture->options->id && !checkpoint->id))
+  checkpoint->runtime = capture->options->runtime ? strdup(capture->options->runtime) : NULL;
+  if (!checkpoint->kernel || (capture->options->id && !checkpoint->id) ||
+      (capture->options->runtime && !checkpoint->runtime))
     return err_sys(e, "checkpoint");
   if (capture->depth > 0 && !checkpoint->own_pidns)
     return err_set(e,

@@ -1,5 +1,6 @@
 /* Stopping the tree, and letting it go. */
 #include "base/cleanup.h"
+#include "container/cgroup.h"
 #include "dump/capture.h"
 
 #include <errno.h>
@@ -111,7 +112,8 @@ static int wait_threads(struct source *source, struct err *e)
 /* The tree anew: those that are known keep their threads, new ones are added. */
 static int find_again(struct capture *capture, struct err *e)
 {
-  struct capture again = {.options = capture->options, .obstacles = capture->obstacles};
+  struct capture again = {
+      .options = capture->options, .obstacles = capture->obstacles, .cgroup = capture->cgroup};
 
   if (capture_find(&again, e) < 0) {
     capture_forget_sources(&again);
@@ -135,6 +137,27 @@ static int find_again(struct capture *capture, struct err *e)
   return 0;
 }
 
+/*
+ * A frozen thread reports no stop. All are seized and have their interrupt pending: thawed, none
+ * executes an instruction of its own.
+ */
+static int thaw(struct capture *capture, struct err *e)
+{
+  if (capture->thawed || !capture->cgroup || !cgroup_is_frozen(capture->cgroup))
+    return 0;
+  capture->thawed = true;
+  return cgroup_freeze(capture->cgroup, false, e);
+}
+
+/* Stopped threads can be frozen: let go, they stay where they are. */
+static int freeze_again(struct capture *capture, struct err *e)
+{
+  if (!capture->thawed)
+    return 0;
+  capture->thawed = false;
+  return cgroup_freeze(capture->cgroup, true, e);
+}
+
 /* One pass over the tree: 0 nothing was new, 1 something was, 2 a vfork needs time, -1. */
 static int stop_pass(struct capture *capture, struct err *e)
 {
@@ -151,6 +174,8 @@ static int stop_pass(struct capture *capture, struct err *e)
       return -1;
     found += result;
   }
+  if (thaw(capture, e) < 0)
+    return -1;
   for (size_t i = 0; i < capture->source_count; i++) {
     int result = wait_threads(&capture->sources[i], e);
 
@@ -268,6 +293,7 @@ int capture_stop(struct capture *capture, struct err *e)
 
     if (result == 0)
       return order_threads(capture, e);
+    freeze_again(capture, &(struct err){""});
     let_go(capture);
     if (result < 0)
       return -1;
@@ -292,6 +318,8 @@ int capture_end_remote(struct capture *capture, struct err *e)
     for (size_t k = 1; k < source->thread_count; k++)
       source->threads[k].remote = NULL;
   }
+  if (freeze_again(capture, e) < 0)
+    result = -1;
   return result;
 }
 
@@ -320,6 +348,8 @@ void capture_kill(struct capture *capture)
     if (!capture->sources[i].zombie)
       kill(capture->sources[i].pid, SIGKILL);
   }
+  if (capture->cgroup && cgroup_is_frozen(capture->cgroup))
+    cgroup_freeze(capture->cgroup, false, &(struct err){""}); /* the frozen do not die */
   /* In whatever order they end: the last thread of a namespace's first process outlasts all. */
   while (waitpid(-1, &status, __WALL) > 0 || errno == EINTR)
     ;

@@ -48,6 +48,23 @@ struct proc_status {
 int proc_status_read(pid_t tid, struct proc_status *status, struct err *e);
 void proc_status_free(struct proc_status *status);
 
+/*
+ * /proc/PID/uid_map and gid_map (user_namespaces(7)): status shows a process's ids as we see them;
+ * to the process itself they are those inside.
+ */
+enum { PROC_ID_RANGES = 340 }; /* as many as the kernel takes */
+struct proc_idrange {
+  uint32_t inside, outside, count;
+};
+struct proc_idmap {
+  struct proc_idrange ranges[PROC_ID_RANGES];
+  size_t count;
+};
+int proc_idmap_read(pid_t pid, const char *name, struct proc_idmap *map, struct err *e);
+uint32_t proc_id_inside(const struct proc_idmap *map, uint32_t outside);
+/* Turns all ids of a status into those that the process itself sees. */
+int proc_status_inside(pid_t pid, struct proc_status *status, struct err *e);
+
 /* One mapping of /proc/PID/smaps. */
 struct proc_map {
   uint64_t start, end, offset;
@@ -65,6 +82,22 @@ struct proc_maps {
 int proc_smaps_read(pid_t pid, struct proc_maps *maps, struct err *e);
 void proc_maps_free(struct proc_maps *maps);
 bool proc_map_has_flag(const struct proc_map *map, const char *two_letters);
+
+/* One line of /proc/PID/mountinfo: what is mounted where in the process's mount namespace. */
+struct proc_mount {
+  uint32_t id, parent;
+  dev_t device;
+  char *root;  /* which directory of the file system is mounted */
+  char *point; /* where, from the process's root */
+  char *type;
+  char *options; /* of the file system, not of the mount */
+};
+struct proc_mounts {
+  struct proc_mount *items;
+  size_t count;
+};
+int proc_mounts_read(pid_t pid, struct proc_mounts *mounts, struct err *e);
+void proc_mounts_free(struct proc_mounts *mounts);
 
 /* Lists of numbers, in ascending order where the kernel has them so. */
 struct proc_list {

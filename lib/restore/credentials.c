@@ -111,7 +111,7 @@ int rebuild_credentials(const struct credentials *wanted, struct tracee *tracee,
   CLEANUP(proc_status_free) struct proc_status now = {0};
   int64_t securebits;
 
-  if (proc_status_read(tracee->tid, &now, e) != 0)
+  if (proc_status_read(tracee->tid, &now, e) != 0 || proc_status_inside(tracee->tid, &now, e) != 0)
     return err_prefix(e, "thread %d", tracee->tid);
   if (drop_bounding(wanted, &now, tracee, e) < 0 || set_ids(wanted, &now, tracee, e) < 0 ||
       call(tracee, e, "secure bits", &securebits, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0, 0) < 0)

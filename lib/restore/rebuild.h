@@ -98,6 +98,9 @@ int rebuild_credentials(const struct credentials *wanted, struct tracee *tracee,
 int rebuild_signals(struct rebuilt *which, struct err *e);
 int rebuild_timers(struct rebuilt *which, struct err *e);
 
+/* filters.c: before there is more than one thread, which share them from then on. */
+int rebuild_filters(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+
 /* threads.c */
 int rebuild_threads(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 int rebuild_thread_state(struct rebuilt *which, size_t index, struct err *e);

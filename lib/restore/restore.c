@@ -188,6 +188,7 @@ static int complete(struct rebuild *rebuild, struct err *e)
 {
   if (for_each(rebuild, true, existing, e) < 0 || for_each(rebuild, true, parted, e) < 0 ||
       rebuild_groups(rebuild, e) < 0 || rebuild_zombies(rebuild, e) < 0 ||
+      for_each(rebuild, false, rebuild_filters, e) < 0 ||
       for_each(rebuild, false, rebuild_threads, e) < 0 ||
       for_each(rebuild, false, rebuild_seal, e) < 0 ||
       for_each(rebuild, false, rebuild_descriptors, e) < 0 || rebuild_attach(rebuild, e) < 0 ||

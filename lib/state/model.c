@@ -9,6 +9,7 @@ static const struct field checkpoint_fields[] = {
     F_STRING(struct checkpoint, id),
     F_STRING(struct checkpoint, kernel),
     F_SIGNED(struct checkpoint, root),
+    F_STRING(struct checkpoint, runtime),
     F_BOOL(struct checkpoint, own_pidns),
     F_UNSIGNED(struct checkpoint, xstate_size),
     F_HEX(struct checkpoint, xstate_features),
@@ -184,6 +185,12 @@ static const struct field thread_fields[] = {
     F_END,
 };
 
+static const struct field filter_fields[] = {
+    F_BLOB(struct seccomp_filter, program),
+    F_HEX(struct seccomp_filter, flags),
+    F_END,
+};
+
 static const struct field process_fields[] = {
     F_SIGNED(struct process, pid),
     F_SIGNED(struct process, ppid),
@@ -211,6 +218,7 @@ static const struct field process_fields[] = {
     F_LIST(struct process, itimers, itimer_count, itimer_fields),
     F_LIST(struct process, timers, timer_count, timer_fields),
     F_LIST(struct process, rlimits, rlimit_count, rlimit_fields),
+    F_LIST(struct process, filters, filter_count, filter_fields),
     F_LIST(struct process, threads, thread_count, thread_fields),
     F_END,
 };
@@ -443,10 +451,11 @@ static int check_process(const struct tree *tree, size_t index, struct err *e)
   const struct process *process = &tree->processes[index];
   const struct process *parent = tree_process(tree, process->ppid);
   bool zombie = process->state && strcmp(process->state, "zombie") == 0;
+  bool entered = process->ppid == 0 && tree->checkpoint.runtime;
 
   if (process->pid <= 0 || tree_process(tree, process->pid) != process)
     return err_set(e, "is not unique");
-  if (index > 0 && (!parent || parent >= process))
+  if (index > 0 && !entered && (!parent || parent >= process))
     return err_set(e, "its parent %d does not precede it", process->ppid);
   if (!process->state ||
       (!zombie && strcmp(process->state, "running") != 0 && strcmp(process->state, "stopped") != 0))
@@ -454,7 +463,7 @@ static int check_process(const struct tree *tree, size_t index, struct err *e)
   if (process->exit_signal < 0 || process->exit_signal > 64)
     return err_set(e, "its exit signal %d is not one", process->exit_signal);
   if (zombie)
-    return index == 0 ? err_set(e, "the root is a zombie") : 0;
+    return parent ? 0 : err_set(e, "is a zombie without a parent");
   if (!tree_mm(tree, process->mm) || !tree_file(tree, process->cwd) ||
       (process->root && !tree_file(tree, process->root)))
     return err_set(e, "its memory, working directory or root is not there");

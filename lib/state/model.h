@@ -19,6 +19,7 @@ struct checkpoint {
   char *id;       /* container id, or NULL for a tree given by pid */
   char *kernel;   /* uname -r at the dump */
   int32_t root;   /* pid of the root process */
+  char *runtime;  /* whose container it is ("runc", "crun"), or NULL for a plain tree */
   bool own_pidns; /* the root is pid 1 of a pid namespace of its own: restore makes a new one */
   uint32_t xstate_size;     /* bytes of NT_X86_XSTATE at the dump */
   uint64_t xstate_features; /* XCR0 */
@@ -141,6 +142,12 @@ struct credentials {
   bool no_new_privs;
 };
 
+/* A seccomp(2) filter. */
+struct seccomp_filter {
+  struct blob program; /* struct sock_filter[] */
+  uint32_t flags;      /* SECCOMP_FILTER_FLAG_LOG */
+};
+
 /* General registers in the order of struct user_regs_struct (sys/user.h). */
 struct registers {
   uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax;
@@ -170,7 +177,10 @@ struct thread {
   size_t pending_count;
 };
 
-/* kind "process". threads[0] is the leader. A zombie has only the members up to exit_code. */
+/*
+ * kind "process". threads[0] is the leader. ppid 0: its parent is outside the tree; so is the
+ * root's, and that of who entered a container later. A zombie has only the members up to exit_code.
+ */
 struct process {
   int32_t pid, ppid, pgid, sid;
   char *state;         /* "running", "stopped" (job control), "zombie" */
@@ -200,6 +210,8 @@ struct process {
   size_t timer_count;
   struct rlimit_state *rlimits;
   size_t rlimit_count;
+  struct seccomp_filter *filters; /* of all its threads, the first installed first */
+  size_t filter_count;
   struct thread *threads;
   size_t thread_count;
 };

@@ -1,3 +1,4 @@
+/* The registry of ckpt-run: the ids that are ours to give. */
 #include "container/container.h"
 
 #include "base/cleanup.h"
@@ -13,14 +14,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-
-enum { STATE_LIMIT = 1 << 20 };
-
-void container_free(struct container *container)
-{
-  free(container->id);
-  *container = (struct container){0};
-}
 
 static int registry_path(const char *registry, char path[PATH_MAX], struct err *e)
 {
@@ -38,15 +31,6 @@ static int registry_path(const char *registry, char path[PATH_MAX], struct err *
   return n < PATH_MAX ? 0 : err_set(e, "the registry's name is too long");
 }
 
-static int check_id(const char *id, struct err *e)
-{
-  size_t length = strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.+-");
-
-  if (length == 0 || id[length] || id[0] == '.' || length > NAME_MAX)
-    return err_set(e, "\"%s\" is not a container id", id);
-  return 0;
-}
-
 /* Opens <registry>/<id>. */
 static int open_entry(const char *registry, const char *id, struct err *e)
 {
@@ -61,45 +45,6 @@ static int open_entry(const char *registry, const char *id, struct err *e)
   if (entry < 0)
     return err_sys(e, "container %s", id);
   return entry;
-}
-
-/* The pid may have been given to another process since. */
-static bool is_running(pid_t pid, uint64_t start_time)
-{
-  struct proc_stat stat;
-  struct err ignored;
-
-  return pid > 0 && proc_stat_read(pid, &stat, &ignored) == 0 && stat.start_time == start_time &&
-         stat.state != 'Z' && stat.state != 'X';
-}
-
-static int read_state(const char *registry, const char *id, struct container *container,
-                      struct err *e)
-{
-  AUTO_CLOSE int entry = open_entry(registry, id, e);
-  AUTO_FREE char *text = NULL;
-  json_error_t error;
-  json_t *state;
-  json_int_t pid = 0, start_time = 0;
-
-  if (entry < 0)
-    return -1;
-  *container = (struct container){.id = strdup(id)};
-  if (!container->id)
-    return err_sys(e, "container %s", id);
-  if (io_read_file(entry, "state.json", STATE_LIMIT, &text, NULL, e) < 0)
-    return errno == ENOENT ? 0 : err_prefix(e, "container %s", id); /* reserved, no process yet */
-  state = json_loads(text, 0, &error);
-  if (!state || json_unpack(state, "{s:I, s:I}", "pid", &pid, "startTime", &start_time) < 0 ||
-      pid <= 0 || pid > INT32_MAX) {
-    json_decref(state);
-    return err_set(e, "container %s: its state file is damaged", id);
-  }
-  json_decref(state);
-  container->pid = (pid_t)pid;
-  container->start_time = (uint64_t)start_time;
-  container->running = is_running(container->pid, container->start_time);
-  return 0;
 }
 
 static int compare_containers(const void *a, const void *b)
@@ -127,70 +72,17 @@ int container_list(const char *registry, struct container **list, size_t *count,
     struct container *container;
     struct err ignored;
 
-    if (check_id(entry->d_name, &ignored) < 0)
+    if (container_check_id(entry->d_name, &ignored) < 0)
       continue;
     container = list_append(list, count, sizeof(*container));
     if (!container)
       return err_sys(e, "%s", path);
-    if (read_state(registry, entry->d_name, container, e) < 0)
+    if (container_read(path, entry->d_name, container, e) < 0)
       return -1;
   }
   if (*count)
     qsort(*list, *count, sizeof(**list), compare_containers);
   return 0;
-}
-
-static void free_list(struct container *list, size_t count)
-{
-  for (size_t i = 0; i < count; i++)
-    container_free(&list[i]);
-  free(list);
-}
-
-/* The index of the exact id, else of the only one with that prefix; -1 none, -2 several. */
-static ssize_t choose(const struct container *list, size_t count, const char *id, struct err *e)
-{
-  ssize_t found = -1;
-
-  for (size_t i = 0; i < count; i++) {
-    if (strcmp(list[i].id, id) == 0)
-      return (ssize_t)i;
-    if (strncmp(list[i].id, id, strlen(id)) == 0)
-      found = found == -1 ? (ssize_t)i : -2;
-  }
-  if (found >= 0)
-    return found;
-  err_set(e, found == -1 ? "there is no container \"%s\"" : "\"%s\" is ambiguous:", id);
-  for (size_t i = 0; found == -2 && i < count; i++) {
-    if (strncmp(list[i].id, id, strlen(id)) == 0 &&
-        strlen(e->text) + strlen(list[i].id) + 2 < sizeof(e->text)) {
-      strcat(e->text, " ");
-      strcat(e->text, list[i].id);
-    }
-  }
-  return -1;
-}
-
-int container_find(const char *registry, const char *id, struct container *found, struct err *e)
-{
-  struct container *list;
-  size_t count;
-  ssize_t chosen = -1;
-
-  if (check_id(id, e) < 0)
-    return -1;
-  if (container_list(registry, &list, &count, e) == 0)
-    chosen = choose(list, count, id, e);
-  if (chosen >= 0 && !list[chosen].running) {
-    err_set(e, "container %s is stopped", list[chosen].id);
-    chosen = -1;
-  }
-  if (chosen >= 0) {
-    *found = list[chosen];
-    list[chosen].id = NULL;
-  }
-  free_list(list, count);
-  return chosen < 0 ? -1 : 0;
 }
 
 /* mkdir -p, but for the last component's permissions. */
@@ -235,19 +127,22 @@ int container_reserve(const char *registry, const char *id, struct err *e)
   AUTO_CLOSE int entry = -1;
   struct container existing = {0};
   char path[PATH_MAX];
+  char directory[PATH_MAX];
   size_t length;
   int result;
 
-  if (check_id(id, e) < 0 || registry_path(registry, path, e) < 0 || make_registry(path, e) < 0)
+  if (container_check_id(id, e) < 0 || registry_path(registry, directory, e) < 0 ||
+      make_registry(directory, e) < 0)
     return -1;
+  strcpy(path, directory);
   length = strlen(path);
   if (snprintf(path + length, sizeof(path) - length, "/%s", id) >= (int)(sizeof(path) - length))
     return err_set(e, "%s: name is too long", id);
   entry = lock_entry(path, id, e);
   if (entry < 0)
     return -1;
-  result = read_state(registry, id, &existing, e);
-  if (result == 0 && existing.running)
+  result = container_read(directory, id, &existing, e);
+  if (result == 0 && existing.status != CONTAINER_STOPPED)
     result = err_set(e, "container %s exists already", id);
   container_free(&existing);
   return result < 0 ? -1 : take_fd(&entry);
@@ -294,13 +189,13 @@ int container_forget(const char *registry, const char *id, struct err *e)
   bool running;
   int result;
 
-  if (check_id(id, e) < 0 || registry_path(registry, path, e) < 0)
+  if (container_check_id(id, e) < 0 || registry_path(registry, path, e) < 0)
     return -1;
   entry = open_entry(registry, id, e);
   if (entry < 0)
     return -1;
-  result = read_state(registry, id, &existing, e);
-  running = existing.running;
+  result = container_read(path, id, &existing, e);
+  running = existing.status != CONTAINER_STOPPED;
   container_free(&existing);
   if (result == 0 && running)
     return 0; /* another one has taken the id over */

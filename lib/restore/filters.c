@@ -1,0 +1,44 @@
+/*
+ * Seccomp filters. What the container runtime has installed (or a parent, before it forked) is in
+ * force already, but rests while we trace; the rest of the image's is added to it.
+ */
+#include "restore/rebuild.h"
+
+#include "tracee/seccomp.h"
+
+#include <linux/prctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+static int add_missing(const struct process *process, struct tracee *leader,
+                       const struct seccomp_filter *now, size_t count, struct err *e)
+{
+  if (count > process->filter_count || !seccomp_filters_equal(process->filters, now, count))
+    return err_set(e, "the seccomp profile of the bundle is not the one at the checkpoint");
+  /* Without this, or the capability that the process may not have, no filter is taken. */
+  if (process->filter_count > count && process->credentials.no_new_privs &&
+      call(leader, e, "no_new_privs", NULL, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0) < 0)
+    return -1;
+  for (size_t i = count; i < process->filter_count; i++) {
+    if (tracee_add_filter(leader, &process->filters[i], e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+int rebuild_filters(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  struct tracee *leader = &which->threads[0];
+  struct seccomp_filter *now = NULL;
+  size_t count = 0;
+  int result = 0;
+
+  /* An ordinary user without filters need not be able to ask for them. */
+  if (!rebuild->tree.checkpoint.runtime && which->process->filter_count == 0)
+    return 0;
+  result = tracee_filters(leader, &now, &count, e);
+  if (result == 0)
+    result = add_missing(which->process, leader, now, count, e);
+  seccomp_filters_free(now, count);
+  return result;
+}
