@@ -11,9 +11,16 @@ int main(int argc, char **argv)
   struct restore_pipeline_options options = {0};
   const struct opt table[] = {
       {"image-path", OPT_STRING, &options.image_path, "DIR", "directory of the image"},
+      {"bundle", OPT_STRING, &options.bundle, "DIR", "restore into a new container of this bundle"},
+      {"runtime", OPT_STRING, &options.runtime, "PROGRAM",
+       "of that container (default: as before)"},
+      {"console-socket", OPT_STRING, &options.console_socket, "SOCKET",
+       "gets the master of its terminal"},
+      {"paused", OPT_BOOL, &options.paused, NULL, "leave that container paused"},
       {"detach", OPT_BOOL, &options.detach, NULL, "return when the tree runs"},
       {"direct", OPT_WORD, &options.direct, "BOOL", "read past the page cache (default: by need)"},
-      {"root", OPT_STRING, &options.registry, "DIR", "the registry of containers"},
+      {"root", OPT_STRING, &options.registry, "DIR",
+       "the registry, or the runtime's state directory"},
       {"pid-file", OPT_STRING, &options.pid_file, "FILE", "write the root's pid to FILE"},
       {"tcp-close", OPT_BOOL, &options.tcp_close, NULL, "TCP connections come back closed"},
       {"stage", OPT_LIST, &options.swaps, "NAME=PROGRAM", "a program of yours for one stage"},
@@ -36,6 +43,8 @@ int main(int argc, char **argv)
   if (argc - first > 1)
     opt_usage(&command, "takes one container id at most");
   options.id = argc > first ? argv[first] : NULL;
+  if (!options.bundle && (options.runtime || options.console_socket || options.paused))
+    opt_usage(&command, "--runtime, --console-socket and --paused go with --bundle");
   if (!options.image_path)
     opt_usage(&command, "image-path flag must be provided");
   if (options.direct && options.direct[0] && strcmp(options.direct, "true") != 0 &&

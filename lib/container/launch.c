@@ -53,34 +53,42 @@ static int exit_status(int status)
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
+/* Reaps all that have ended: who entered a container keeps its namespace until then. */
+static bool reap(pid_t wanted, int *status)
+{
+  pid_t pid;
+  int ended;
+
+  while ((pid = waitpid(-1, &ended, WNOHANG)) > 0) {
+    if (pid != wanted)
+      continue;
+    *status = ended;
+    return true;
+  }
+  return false;
+}
+
 int launch_wait(int pid, struct err *e)
 {
   static const int passed_on[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
   AUTO_CLOSE int signals = -1;
-  AUTO_CLOSE int pidfd = pidfd_open(pid, 0);
   sigset_t set;
   int status;
 
   sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
   for (size_t i = 0; i < ARRAY_LEN(passed_on); i++)
     sigaddset(&set, passed_on[i]);
   sigprocmask(SIG_BLOCK, &set, NULL);
   signals = signalfd(-1, &set, SFD_CLOEXEC);
-  if (pidfd < 0 || signals < 0)
+  if (signals < 0)
     return err_sys(e, "pid %d", pid);
-  for (;;) {
-    struct pollfd fds[2] = {{.fd = pidfd, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+  while (!reap(pid, &status)) {
     struct signalfd_siginfo info;
 
-    if (poll(fds, 2, -1) < 0 && errno != EINTR)
-      return err_sys(e, "pid %d: wait", pid);
-    if (fds[1].revents && read(signals, &info, sizeof(info)) == sizeof(info))
+    if (read(signals, &info, sizeof(info)) == sizeof(info) && info.ssi_signo != SIGCHLD)
       kill(pid, (int)info.ssi_signo);
-    if (fds[0].revents)
-      break;
   }
-  if (waitpid(pid, &status, 0) < 0)
-    return err_sys(e, "pid %d: wait", pid);
   return exit_status(status);
 }
 

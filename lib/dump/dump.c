@@ -11,6 +11,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -32,6 +33,35 @@ static bool in_tree(const struct object_dump *dump, pid_t pid)
   return true;
 }
 
+/* Those of the root and of who entered a container later: their parents are outside. */
+static int stream_of(const struct object_dump *dump, const struct stat *wanted, bool *entered)
+{
+  const struct capture *capture = dump->context;
+
+  for (size_t i = 0; i < capture->source_count && capture->options->runtime; i++) {
+    if (capture->sources[i].parent)
+      continue;
+    for (int fd = 0; fd < 3; fd++) {
+      char path[48];
+      struct stat found;
+
+      snprintf(path, sizeof(path), "/proc/%d/fd/%d", capture->sources[i].pid, fd);
+      if (stat(path, &found) < 0 || found.st_dev != wanted->st_dev ||
+          found.st_ino != wanted->st_ino)
+        continue;
+      if (entered)
+        *entered = i > 0;
+      return fd;
+    }
+  }
+  return -1;
+}
+
+static int32_t number_of(const struct object_dump *dump, pid_t pid)
+{
+  return capture_number(dump->context, pid);
+}
+
 static int capture_init(struct capture *capture, const struct dump_options *options, struct err *e)
 {
   struct rlimit limit;
@@ -41,10 +71,13 @@ static int capture_init(struct capture *capture, const struct dump_options *opti
       .obstacles = json_array(),
       .objects = {.tcp_close = options->tcp_close,
                   .in_tree = in_tree,
+                  .stream = stream_of,
+                  .number = number_of,
                   .context = capture,
+                  .outsiders = json_object(),
                   .shared = json_object()},
   };
-  if (!capture->obstacles || !capture->objects.shared)
+  if (!capture->obstacles || !capture->objects.outsiders || !capture->objects.shared)
     return err_set(e, "out of memory");
   /* One descriptor of ours for each description of the tree. */
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
@@ -66,6 +99,7 @@ static void capture_free(struct capture *capture)
   free(capture->cgroup);
   tree_free(&capture->tree);
   json_decref(capture->obstacles);
+  json_decref(capture->objects.outsiders);
   json_decref(capture->objects.shared);
 }
 

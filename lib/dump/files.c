@@ -36,6 +36,7 @@ static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *
     if (proc_text(pid, object_name, &fdinfo, NULL, e) != 0)
       return -1;
     object.fdinfo = fdinfo;
+    object.foreign = object_is_foreign(&capture->objects, &object);
   }
   return visit(capture, &object, context, e);
 }

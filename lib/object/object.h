@@ -26,20 +26,29 @@ struct object_source {
   const char *link;   /* what /proc/PID/fd/N reads: "/path", "pipe:[123]", "anon_inode:[eventfd]" */
   struct stat stat;   /* of it */
   const char *fdinfo; /* text of /proc/PID/fdinfo/N; NULL for fd -1 */
+  bool foreign;       /* a container's standard stream that is not of the container */
 };
 
 struct object_dump {
   bool tcp_close;
   /* Is this host pid a process of the tree? For objects that others may share. */
   bool (*in_tree)(const struct object_dump *dump, pid_t pid);
-  void *context;  /* in_tree's */
+  /*
+   * Which of a container's standard streams (0, 1, 2) is this? -1: none. *entered, if asked for:
+   * not of its init, but of a process that entered it later.
+   */
+  int (*stream)(const struct object_dump *dump, const struct stat *stat, bool *entered);
+  int32_t (*number)(const struct object_dump *dump, pid_t pid); /* in the tree; 0: not of it */
+  void *context;                                                /* theirs */
+  json_t *outsiders;                                            /* object_outsider's memory */
   json_t *shared; /* object; scratch for types whose descriptions share something (a pipe) */
 };
 
 struct object_restore {
   const struct tree *tree;
-  int root_fd; /* O_PATH of the restored tree's root directory; paths are opened below it */
-  int net_fd;  /* its network namespace, or -1: ours */
+  int root_fd;    /* O_PATH of the restored tree's root directory; paths are opened below it */
+  int net_fd;     /* its network namespace, or -1: ours */
+  int streams[3]; /* what a container has from outside; -1: nothing */
   bool tcp_close;
   int *local;     /* by index in tree->files: our descriptor of each restored file, -1 not yet */
   json_t *shared; /* object; scratch for types whose descriptions share something (a pipe) */
@@ -103,7 +112,12 @@ int object_reopen(int fd, uint32_t flags, struct err *e);
 /* The types, one a file. */
 extern const struct object_type object_regular, object_directory, object_device, object_pipe,
     object_eventfd, object_epoll, object_timerfd, object_signalfd, object_memfd, object_shmem,
-    object_tcp, object_unknown;
+    object_tcp, object_stream, object_unknown;
+
+/* stream.c: is it one that a container has from outside? For `foreign`. */
+bool object_is_foreign(const struct object_dump *dump, const struct object_source *source);
+/* pipe.c: a process outside the tree that has what the link names ("pipe:[123]"); 0: none. */
+pid_t object_outsider(const struct object_dump *dump, const char *link);
 
 /* "pid 4711 fd 7 (io_uring)", or "pid 4711 (/path)" for fd -1: the start of every error text. */
 void object_describe(const struct object_source *source, char *text, size_t size);

@@ -61,9 +61,30 @@ static bool holds(pid_t pid, const char *link)
   return false;
 }
 
-static int check(const struct object_dump *dump, const struct object_source *source, struct err *e)
+pid_t object_outsider(const struct object_dump *dump, const char *link)
 {
   CLEANUP(proc_list_free) struct proc_list all = {0};
+  const json_t *known = json_object_get(dump->outsiders, link);
+  struct err ignored;
+  pid_t found = 0;
+
+  if (known)
+    return (pid_t)json_integer_value(known);
+  if (proc_all(&all, &ignored) < 0)
+    return 0;
+  for (size_t i = 0; i < all.count && !found; i++) {
+    pid_t pid = all.items[i];
+
+    if (!dump->in_tree(dump, pid) && pid != getpid() && holds(pid, link))
+      found = pid;
+  }
+  json_object_set_new(dump->outsiders, link, json_integer(found));
+  return found;
+}
+
+static int check(const struct object_dump *dump, const struct object_source *source, struct err *e)
+{
+  pid_t outsider;
 
   if (source->fdinfo) {
     uint64_t flags = 0;
@@ -71,19 +92,12 @@ static int check(const struct object_dump *dump, const struct object_source *sou
     if (proc_field(source->fdinfo, "flags", 8, &flags) && flags & O_DIRECT)
       return err_set(e, "cannot be checkpointed: pipes in packet mode are not supported");
   }
-  if (json_object_get(dump->shared, source->link))
-    return 0; /* the same pipe was looked at before */
-  if (json_object_set_new(dump->shared, source->link, json_true()) < 0 || proc_all(&all, e) < 0)
-    return -1;
-  for (size_t i = 0; i < all.count; i++) {
-    pid_t pid = all.items[i];
-
-    if (!dump->in_tree(dump, pid) && pid != getpid() && holds(pid, source->link))
-      return err_set(e,
-                     "cannot be checkpointed: pid %d outside the tree has the pipe open, too; "
-                     "start the program with its input and output redirected to files",
-                     pid);
-  }
+  outsider = object_outsider(dump, source->link);
+  if (outsider)
+    return err_set(e,
+                   "cannot be checkpointed: pid %d outside the tree has the pipe open, too; "
+                   "start the program with its input and output redirected to files",
+                   outsider);
   return 0;
 }
 

@@ -26,6 +26,9 @@ int orchestrate_checkpoint(const struct checkpoint_options *options, struct err 
 
 struct restore_pipeline_options {
   const char *id;
+  const char *bundle; /* of a runtime's container, into which the image's is restored; NULL */
+  const char *runtime;
+  const char *console_socket;
   const char *registry;
   const char *image_path;
   const char *direct; /* NULL: by what is cached; else the value of the flag */
@@ -33,7 +36,7 @@ struct restore_pipeline_options {
   const char *stats;
   uint64_t deadline;
   struct opt_list swaps;
-  bool detach, tcp_close, print;
+  bool detach, paused, tcp_close, print;
 };
 
 /* Returns the exit status: of the restored root, without detach. */

@@ -123,7 +123,7 @@ void pipeline_print(const struct pipeline *pipeline, FILE *out)
   fputc('\n', out);
 }
 
-/* In the child: standard streams, the passed descriptors as 3 and 4, and nothing else. */
+/* In the child: standard streams, the passed descriptors from 3 on, and nothing else. */
 static int arrange(const struct stage *stage, int in, int out, int errors)
 {
   int fds[3 + STAGE_PASSED] = {in, out, errors};

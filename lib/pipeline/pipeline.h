@@ -14,7 +14,7 @@
 enum {
   STAGES_LIMIT = 5,
   STAGE_WORDS = 24, /* arguments of a stage, its name and NULL included */
-  STAGE_PASSED = 2, /* descriptors that it gets besides the standard ones */
+  STAGE_PASSED = 4, /* descriptors that it gets besides the standard ones */
   STAGE_MESSAGE = 4096,
 };
 
@@ -24,7 +24,7 @@ struct stage {
   bool foreign;                   /* the user's own: no private flags */
   const char *words[STAGE_WORDS]; /* argv as a person would type it */
   size_t word_count;
-  /* Private flags: words that name a descriptor, which the stage gets as 3, 4. */
+  /* Private flags: words that name a descriptor, which the stage gets from 3 on. */
   const char *passed_flag[STAGE_PASSED];
   int passed[STAGE_PASSED];
   size_t passed_count;

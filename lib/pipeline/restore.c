@@ -2,6 +2,7 @@
 #include "base/io.h"
 #include "container/container.h"
 #include "container/launch.h"
+#include "container/oci.h"
 #include "pipeline/orchestrate.h"
 #include "pipeline/pipeline.h"
 #include "pipeline/summary.h"
@@ -13,56 +14,122 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 
 static const char *const stage_names[] = {"ckpt-read-direct", "ckpt-decompress", "ckpt-rebuild",
                                           NULL};
+
+/* A flag and its value, if it has one. */
+static void add_value(struct stage *stage, const char *flag, const char *value)
+{
+  if (!value)
+    return;
+  stage_word(stage, flag);
+  stage_word(stage, value);
+}
+
+static void add_rebuild(struct pipeline *pipeline, const struct restore_pipeline_options *options,
+                        int report, int stats)
+{
+  struct stage *stage = pipeline_add(pipeline, "ckpt-rebuild", &options->swaps);
+
+  add_value(stage, "--root", options->registry);
+  add_value(stage, "--bundle", options->bundle);
+  add_value(stage, "--runtime", options->runtime);
+  add_value(stage, "--console-socket", options->console_socket);
+  add_value(stage, "--id", options->id);
+  add_value(stage, "--pid-file", options->pid_file);
+  if (options->paused)
+    stage_word(stage, "--paused");
+  if (options->tcp_close)
+    stage_word(stage, "--tcp-close");
+  stage_pass(stage, "--report-fd", report);
+  stage_pass(stage, "--stats-fd", stats);
+  if (options->bundle) { /* its own are the stream and what we read for messages */
+    stage_pass(stage, "--stdin-fd", STDIN_FILENO);
+    stage_pass(stage, "--stderr-fd", STDERR_FILENO);
+  }
+}
 
 static void add_stages(struct pipeline *pipeline, const struct restore_pipeline_options *options,
                        int report, int stats)
 {
   struct stage *stage = pipeline_add(pipeline, "ckpt-read-direct", &options->swaps);
 
-  stage_word(stage, "--image-path");
-  stage_word(stage, options->image_path);
+  add_value(stage, "--image-path", options->image_path);
   if (options->direct)
     stage_word(stage, strcmp(options->direct, "false") == 0 ? "--direct=false" : "--direct");
   stage_pass(stage, "--stats-fd", stats);
   stage = pipeline_add(pipeline, "ckpt-decompress", &options->swaps);
   stage_pass(stage, "--stats-fd", stats);
-  stage = pipeline_add(pipeline, "ckpt-rebuild", &options->swaps);
-  if (options->registry) {
-    stage_word(stage, "--root");
-    stage_word(stage, options->registry);
-  }
-  if (options->id) {
-    stage_word(stage, "--id");
-    stage_word(stage, options->id);
-  }
-  if (options->pid_file) {
-    stage_word(stage, "--pid-file");
-    stage_word(stage, options->pid_file);
-  }
-  if (options->tcp_close)
-    stage_word(stage, "--tcp-close");
-  stage_pass(stage, "--report-fd", report);
-  stage_pass(stage, "--stats-fd", stats);
+  add_rebuild(pipeline, options, report, stats);
 }
 
-/* Whom ckpt-rebuild has left to us: the root's pid, and the id to give back when it has ended. */
-static int read_report(int fd, pid_t *pid, char **id, struct err *e)
+/* What ckpt-rebuild has left to us. */
+struct restored {
+  pid_t pid;     /* the root */
+  char *id;      /* to be given back when it has ended; NULL: none */
+  char *runtime; /* whose container it is; NULL: ours */
+};
+
+static void restored_free(struct restored *restored)
 {
-  char text[1024];
+  free(restored->id);
+  free(restored->runtime);
+}
+
+static char *copy_string(const json_t *object, const char *name)
+{
+  const char *text = json_string_value(json_object_get(object, name));
+
+  return text ? strdup(text) : NULL;
+}
+
+/* The last line counts; one before it tells of a container that is there, but does not run yet. */
+static void read_report(int fd, struct restored *restored)
+{
+  char text[4096];
   ssize_t n = io_read(fd, text, sizeof(text) - 1);
-  const char *name;
-  json_t *report;
+  char *rest = text;
 
   text[n > 0 ? n : 0] = '\0';
-  report = json_loads(text, 0, NULL);
-  *pid = (pid_t)json_integer_value(json_object_get(report, "pid"));
-  name = json_string_value(json_object_get(report, "id"));
-  *id = name ? strdup(name) : NULL;
-  json_decref(report);
-  return *pid > 0 ? 0 : err_set(e, "ckpt-rebuild did not say which process it has restored");
+  for (char *line = strsep(&rest, "\n"); line && *line; line = strsep(&rest, "\n")) {
+    json_t *report = json_loads(line, 0, NULL);
+
+    restored_free(restored);
+    *restored = (struct restored){
+        .pid = (pid_t)json_integer_value(json_object_get(report, "pid")),
+        .id = copy_string(report, "id"),
+        .runtime = copy_string(report, "runtime"),
+    };
+    json_decref(report);
+  }
+}
+
+static void give_back(const struct restore_pipeline_options *options,
+                      const struct restored *restored)
+{
+  const struct oci oci = {
+      .program = restored->runtime, .root = options->registry, .id = restored->id};
+  struct err ignored;
+
+  if (restored->runtime)
+    oci_delete(&oci, &ignored);
+  else if (restored->id)
+    container_forget(options->registry, restored->id, &ignored);
+}
+
+/* A ckpt-rebuild that was killed could not take the runtime's container away. */
+static void clean_up(const struct pipeline *pipeline,
+                     const struct restore_pipeline_options *options, int report)
+{
+  CLEANUP(restored_free) struct restored restored = {0};
+  const struct stage *rebuild = &pipeline->stages[pipeline->count - 1];
+
+  if (!rebuild->ended || !WIFSIGNALED(rebuild->status))
+    return;
+  read_report(report, &restored);
+  give_back(options, &restored);
 }
 
 static int run_pipeline(struct pipeline *pipeline, const struct restore_pipeline_options *options,
@@ -79,21 +146,21 @@ static int run_pipeline(struct pipeline *pipeline, const struct restore_pipeline
   if (pipeline_wait(pipeline, 0, e) == 0)
     return 0;
   pipeline_stop(pipeline);
+  clean_up(pipeline, options, report[0]);
   return pipeline_cause(pipeline, e);
 }
 
 /* In the foreground: the restored root's status is ours. */
-static int stay(const char *registry, int report, struct err *e)
+static int stay(const struct restore_pipeline_options *options, int report, struct err *e)
 {
-  AUTO_FREE char *id = NULL;
-  pid_t pid = 0;
+  CLEANUP(restored_free) struct restored restored = {0};
   int status;
 
-  if (read_report(report, &pid, &id, e) < 0)
-    return err_prefix(e, "restore failed");
-  status = launch_wait(pid, e);
-  if (id)
-    container_forget(registry, id, &(struct err){""});
+  read_report(report, &restored);
+  if (restored.pid <= 0)
+    return err_set(e, "restore failed: ckpt-rebuild did not say which process it has restored");
+  status = launch_wait(restored.pid, e);
+  give_back(options, &restored);
   return status;
 }
 
@@ -127,7 +194,7 @@ int orchestrate_restore(const struct restore_pipeline_options *options, struct e
   summary_close(&summary);
   pipeline_close(&pipeline);
   if (result == 0 && !options->detach)
-    result = stay(options->registry, report[0], e);
+    result = stay(options, report[0], e);
   cleanup_close(&report[0]);
   cleanup_close(&report[1]);
   return result;

@@ -74,6 +74,7 @@ int proc_stat_read(pid_t pid, struct proc_stat *stat, struct err *e)
   stat->pgrp = (int32_t)fields[5];
   stat->session = (int32_t)fields[6];
   stat->tty = (int32_t)fields[7];
+  stat->foreground = (int32_t)fields[8];
   stat->exiting = fields[9] & 4; /* PF_EXITING, include/linux/sched.h */
   stat->start_time = fields[22];
   stat->start_code = fields[26];

@@ -20,6 +20,7 @@ struct proc_stat {
   char state;
   bool exiting; /* it is on its way out: of files and memory it may have none any more */
   int32_t ppid, pgrp, session, tty;
+  int32_t foreground;  /* process group of that terminal; -1: none */
   uint64_t start_time; /* clock ticks since boot: with the pid it names a process for ever */
   uint64_t start_code, end_code, start_stack;
   int32_t exit_signal, processor;

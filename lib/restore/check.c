@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-static int check_files(struct rebuild *rebuild, struct err *e)
+int rebuild_check_files(struct rebuild *rebuild, struct err *e)
 {
   for (size_t i = 0; i < rebuild->tree.file_count; i++) {
     const struct file *file = &rebuild->tree.files[i];
@@ -95,6 +95,21 @@ static int check_machine(const struct checkpoint *checkpoint, struct err *e)
   return 0;
 }
 
+/* A runtime's container comes back into one of a runtime, and nothing else does. */
+static int check_place(const struct rebuild *rebuild, struct err *e)
+{
+  const struct checkpoint *checkpoint = &rebuild->tree.checkpoint;
+
+  if (checkpoint->runtime && !rebuild->options->bundle)
+    return err_set(e, "the image is of a %s container: name the bundle for a new one with --bundle",
+                   checkpoint->runtime);
+  if (!checkpoint->runtime && rebuild->options->bundle)
+    return err_set(e, "the image is not of a runtime's container: restore it without --bundle");
+  if (checkpoint->runtime && !checkpoint->own_pidns)
+    return err_set(e, "the container had no pid namespace of its own");
+  return 0;
+}
+
 int rebuild_check(struct rebuild *rebuild, struct err *e)
 {
   const struct tree *tree = &rebuild->tree;
@@ -103,8 +118,8 @@ int rebuild_check(struct rebuild *rebuild, struct err *e)
     return -1;
   if (tree->process_count == 0 || tree->processes[0].pid != tree->checkpoint.root)
     return err_set(e, "the image does not begin with its root process");
-  if (check_machine(&tree->checkpoint, e) < 0 || check_pids(rebuild, e) < 0 ||
-      choose_control_fd(rebuild, e) < 0)
+  if (check_place(rebuild, e) < 0 || check_machine(&tree->checkpoint, e) < 0 ||
+      check_pids(rebuild, e) < 0)
     return -1;
-  return check_files(rebuild, e);
+  return choose_control_fd(rebuild, e);
 }

@@ -3,6 +3,7 @@
 #define CKPT_RESTORE_REBUILD_H
 
 #include "base/err.h"
+#include "container/oci.h"
 #include "object/object.h"
 #include "restore/restore.h"
 #include "state/model.h"
@@ -34,24 +35,40 @@ struct rebuilt {
   size_t inherited_count;
 };
 
+/* numbers.c: the helper that chooses pids where the tree itself may not. */
+struct numbers {
+  pid_t pid; /* 0: not needed so far */
+  int socket;
+};
+
 struct rebuild {
   const struct restore_options *options;
   struct tree tree;
   struct rebuilt *processes; /* in the order of tree.processes */
   struct object_restore objects;
-  int control[2];      /* SOCK_SEQPACKET: [0] ours, [1] to be inherited by the tree */
+  int control[2];      /* SOCK_SEQPACKET: [0] ours, [1] the tree's */
   int control_fd;      /* its number in every process of the tree */
   uint64_t trampoline; /* base of the remote mapping in every process */
   const char *id;      /* under which it is registered, or NULL */
   int reserved;        /* keeps that id until the tree is registered or gone; -1: none */
+  struct oci oci;      /* the runtime's container that we restore into */
+  bool created;        /* that is there */
+  struct numbers numbers;
   uint64_t page_bytes; /* filled so far */
 };
 
 /* check.c: everything that can be refused before anything is made. */
 int rebuild_check(struct rebuild *rebuild, struct err *e);
+/* The same of files: they are looked for in the root directory of the tree, which must be there. */
+int rebuild_check_files(struct rebuild *rebuild, struct err *e);
+
+/* root.c: processes whose parents are outside the tree: its root, and who entered it later. */
+int rebuild_root(struct rebuild *rebuild, struct err *e);
+int rebuild_enter(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+/* Ends a container that we have made, if there is one. */
+void rebuild_delete(struct rebuild *rebuild);
 
 /* spawn.c: processes that exist, stopped, with one thread and the remote mapping. */
-int rebuild_spawn_root(struct rebuild *rebuild, struct err *e);
 int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 /* Forks the children that stay in the session which the process leaves; then it makes its own. */
 int rebuild_part(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
@@ -61,6 +78,21 @@ int rebuild_groups(struct rebuild *rebuild, struct err *e);
 int rebuild_zombies(struct rebuild *rebuild, struct err *e);
 /* Kills whatever was made and waits until it is gone. */
 void rebuild_kill(struct rebuild *rebuild);
+/* What each process begins with: its leader, a descriptor of ours of its program. */
+int rebuild_new_leader(struct rebuilt *which, pid_t host_pid, struct err *e);
+int rebuild_program(const struct rebuild *rebuild, const struct mm *mm, struct err *e);
+/* Has it execute the program that it executed. */
+int rebuild_execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+/* A pid that no process or thread of the image has; nor the one behind it. */
+int32_t rebuild_unused_pid(const struct rebuild *rebuild);
+
+/*
+ * numbers.c: a remote clone3(2), whose child has this number in the tree's pid namespace; its
+ * number here is tracee->event_tid.
+ */
+int rebuild_clone(struct rebuild *rebuild, struct tracee *tracee, uint64_t flags, int exit_signal,
+                  int32_t number, struct err *e);
+void numbers_end(struct rebuild *rebuild);
 
 /* layout.c: the mappings of one process, before its pages come. */
 int rebuild_layout(struct rebuild *rebuild, struct rebuilt *which, struct err *e);

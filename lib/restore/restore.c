@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "codec/codec.h"
+#include "container/cgroup.h"
 #include "container/container.h"
 #include "restore/rebuild.h"
 #include "stream/stats.h"
@@ -12,7 +13,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 
 static void rebuild_free(struct rebuild *rebuild)
@@ -34,6 +34,8 @@ static void rebuild_free(struct rebuild *rebuild)
   json_decref(rebuild->objects.shared);
   cleanup_close(&rebuild->objects.root_fd);
   cleanup_close(&rebuild->objects.net_fd);
+  for (size_t i = 0; i < ARRAY_LEN(rebuild->objects.streams); i++)
+    cleanup_close(&rebuild->objects.streams[i]);
   cleanup_close(&rebuild->control[0]);
   cleanup_close(&rebuild->control[1]);
   cleanup_close(&rebuild->reserved);
@@ -61,25 +63,65 @@ static int prepare(struct rebuild *rebuild, struct err *e)
   rebuild->objects.root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (rebuild->objects.root_fd < 0)
     return err_sys(e, "/");
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, rebuild->control) < 0)
-    return err_sys(e, "control socket");
   return 0;
 }
 
+/* A runtime's container is registered by that one. */
 static int reserve_id(struct rebuild *rebuild, struct err *e)
 {
-  rebuild->id = rebuild->options->id ? rebuild->options->id : rebuild->tree.checkpoint.id;
-  if (!rebuild->id)
-    return 0;
+  const struct restore_options *options = rebuild->options;
+
+  rebuild->id = options->id ? options->id : rebuild->tree.checkpoint.id;
+  rebuild->oci = (struct oci){
+      .program = options->runtime ? options->runtime : rebuild->tree.checkpoint.runtime,
+      .root = options->registry,
+      .id = rebuild->id,
+      .bundle = options->bundle,
+      .console_socket = options->console_socket,
+  };
+  if (!rebuild->id || options->bundle)
+    return rebuild->id ? container_check_id(rebuild->id, e) : 0;
   rebuild->reserved = container_reserve(rebuild->options->registry, rebuild->id, e);
   return rebuild->reserved < 0 ? -1 : 0;
+}
+
+/* pid 0: a container is there, but does not run yet. */
+static int write_line(const struct rebuild *rebuild, pid_t pid, struct err *e)
+{
+  json_t *report = json_pack("{s:i, s:s?, s:s?}", "pid", pid, "id", rebuild->id, "runtime",
+                             rebuild->created ? rebuild->oci.program : NULL);
+  int result = 0;
+
+  if (rebuild->options->report_fd >= 0 && json_dumpfd(report, rebuild->options->report_fd, 0) == 0)
+    result = io_write(rebuild->options->report_fd, "\n", 1);
+  json_decref(report);
+  return result < 0 ? err_sys(e, "report") : 0;
+}
+
+static int write_report(const struct rebuild *rebuild, pid_t pid, struct err *e)
+{
+  const struct restore_options *options = rebuild->options;
+
+  if (options->pid_file) {
+    AUTO_CLOSE int fd = open(options->pid_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    if (fd < 0 || dprintf(fd, "%d", pid) < 0)
+      return err_sys(e, "%s", options->pid_file);
+  }
+  return write_line(rebuild, pid, e);
 }
 
 /* From state to a stopped root process; the rest follows its pages. */
 static int begin(struct rebuild *rebuild, struct err *e)
 {
-  if (prepare(rebuild, e) < 0 || rebuild_check(rebuild, e) < 0 || reserve_id(rebuild, e) < 0 ||
-      rebuild_spawn_root(rebuild, e) < 0)
+  if (prepare(rebuild, e) < 0 || rebuild_check(rebuild, e) < 0 || reserve_id(rebuild, e) < 0)
+    return -1;
+  /* A container's root directory is there when the container is. */
+  if (!rebuild->options->bundle && rebuild_check_files(rebuild, e) < 0)
+    return -1;
+  if (rebuild_root(rebuild, e) < 0)
+    return -1;
+  if (rebuild->created && (write_line(rebuild, 0, e) < 0 || rebuild_check_files(rebuild, e) < 0))
     return -1;
   return rebuild_files(rebuild, e);
 }
@@ -199,28 +241,6 @@ static int complete(struct rebuild *rebuild, struct err *e)
   return for_each(rebuild, false, finish, e);
 }
 
-static int write_report(const struct rebuild *rebuild, pid_t pid, struct err *e)
-{
-  const struct restore_options *options = rebuild->options;
-  AUTO_FREE char *line = NULL;
-
-  if (options->pid_file) {
-    AUTO_CLOSE int fd = open(options->pid_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-    if (fd < 0 || dprintf(fd, "%d", pid) < 0)
-      return err_sys(e, "%s", options->pid_file);
-  }
-  if (options->report_fd < 0)
-    return 0;
-  line = rebuild->id ? io_format(e, "{\"pid\":%d,\"id\":\"%s\"}\n", pid, rebuild->id)
-                     : io_format(e, "{\"pid\":%d,\"id\":null}\n", pid);
-  if (!line)
-    return -1;
-  if (io_write(options->report_fd, line, strlen(line)) < 0)
-    return err_sys(e, "report");
-  return 0;
-}
-
 /* Lets all run. Whoever was stopped by job control gets its stop first. */
 static int release(struct rebuild *rebuild, struct err *e)
 {
@@ -241,6 +261,17 @@ static int release(struct rebuild *rebuild, struct err *e)
   return 0;
 }
 
+/* All stand in a stop of ours: let go, they stay where they are. */
+static int pause_container(pid_t root, struct err *e)
+{
+  AUTO_FREE char *cgroup = NULL;
+
+  if (cgroup_find(root, &cgroup, e) < 0)
+    return -1;
+  return cgroup ? cgroup_freeze(cgroup, true, e)
+                : err_set(e, "the container is in no control group of its own: cannot be paused");
+}
+
 static int run(struct rebuild *rebuild, struct stream_reader *reader, struct err *e)
 {
   pid_t root;
@@ -248,7 +279,11 @@ static int run(struct rebuild *rebuild, struct stream_reader *reader, struct err
   if (read_stream(rebuild, reader, e) < 0 || complete(rebuild, e) < 0)
     return -1;
   root = rebuild->processes[0].threads[0].pid;
-  if (rebuild->id && container_register(rebuild->options->registry, rebuild->id, root, e) < 0)
+  if (rebuild->id && !rebuild->created &&
+      container_register(rebuild->options->registry, rebuild->id, root, e) < 0)
+    return -1;
+  numbers_end(rebuild);
+  if (rebuild->options->paused && pause_container(root, e) < 0)
     return -1;
   if (write_report(rebuild, root, e) < 0)
     return -1;
@@ -262,7 +297,11 @@ int restore_run(const struct restore_options *options, int in_fd, struct err *e)
       .options = options,
       .control = {-1, -1},
       .reserved = -1,
-      .objects = {.root_fd = -1, .net_fd = -1, .tcp_close = options->tcp_close},
+      .numbers = {.socket = -1},
+      .objects = {.root_fd = -1,
+                  .net_fd = -1,
+                  .streams = {-1, -1, -1},
+                  .tcp_close = options->tcp_close},
   };
   struct stats_clock clock = stats_start();
   struct stream_header header;

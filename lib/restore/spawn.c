@@ -1,13 +1,10 @@
 /*
- * Making the processes. The root is forked from us and executes the root's program, so that
- * /proc/PID/exe is right without any privilege; the others are forked by their parents, in remote
- * system calls, with the pids that they had (clone3(2) set_tid).
+ * Making the processes. Those whose parents are in the tree are forked by these, in remote system
+ * calls; the others are made in root.c.
  */
 #include "restore/rebuild.h"
 
 #include "base/cleanup.h"
-#include "base/io.h"
-#include "container/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -49,166 +46,15 @@ static bool is_zombie(const struct rebuilt *which)
   return strcmp(which->process->state, "zombie") == 0;
 }
 
-/* The root before it is the root: waits to be seized, then becomes the program. */
-struct root_child {
-  const struct rebuild *rebuild;
-  int exe;
-  int gate[2]; /* a byte from the tracer opens it */
-};
-
-static int root_child(void *argument)
-{
-  const struct root_child *child = argument;
-  const struct process *process = child->rebuild->processes[0].process;
-  char *const empty[] = {(char *)"", NULL};
-  sigset_t all;
-  char byte;
-
-  close(child->gate[1]);
-  sigfillset(&all);
-  sigprocmask(SIG_SETMASK, &all, NULL);
-  for (int signal = 1; signal < NSIG; signal++)
-    sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
-  if (!child->rebuild->tree.checkpoint.own_pidns && process->sid == process->pid)
-    setsid();
-  if (dup3(child->rebuild->control[1], child->rebuild->control_fd, 0) < 0 ||
-      io_read(child->gate[0], &byte, 1) != 1)
-    return EXIT_FAILED;
-  execveat(child->exe, "", empty, empty, AT_EMPTY_PATH);
-  return EXIT_FAILED;
-}
-
-/* fork(2) with a pid of our choice, in our own pid namespace. */
-static pid_t fork_with_pid(pid_t pid, struct root_child *child, struct err *e)
-{
-  struct clone_args args = {
-      .exit_signal = SIGCHLD,
-      .set_tid = (uint64_t)&pid,
-      .set_tid_size = 1,
-  };
-  long result = syscall(SYS_clone3, &args, sizeof(args));
-
-  if (result == 0)
-    _exit(root_child(child));
-  if (result < 0)
-    err_sys(e, errno == EEXIST ? "pid %d is in use" : "pid %d: clone", pid);
-  return (pid_t)result;
-}
-
-enum {
-  TRACE_OPTIONS = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_TRACECLONE |
-                  PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_EXITKILL,
-};
-
-static int new_leader(struct rebuilt *which, pid_t host_pid, struct err *e)
-{
-  which->threads = calloc(which->process->thread_count ? which->process->thread_count : 1,
-                          sizeof(*which->threads));
-  if (!which->threads)
-    return err_sys(e, "pid %d", which->process->pid);
-  which->threads[0] = (struct tracee){.tid = host_pid, .pid = host_pid};
-  which->thread_count = 1;
-  which->forked = true;
-  return 0;
-}
-
-static int wait_event(pid_t tid, int wanted, struct err *e)
-{
-  int status;
-
-  if (waitpid(tid, &status, __WALL) < 0)
-    return err_sys(e, "thread %d: wait", tid);
-  if (!WIFSTOPPED(status) || status >> 8 != wanted)
-    return err_set(e, "thread %d: died before it could be rebuilt", tid);
-  return 0;
-}
-
-/* Seizes the waiting child, lets it execute the program, and stops it behind execve(2). */
-static int catch_exec(struct tracee *tracee, int gate, struct err *e)
-{
-  if (ptrace(PTRACE_SEIZE, tracee->tid, NULL, TRACE_OPTIONS) < 0)
-    return err_sys(e, "thread %d: cannot be traced", tracee->tid);
-  if (io_write(gate, "", 1) < 0)
-    return err_sys(e, "thread %d: gate", tracee->tid);
-  if (wait_event(tracee->tid, SIGTRAP | PTRACE_EVENT_EXEC << 8, e) < 0)
-    return err_prefix(e, "the program cannot be executed");
-  tracee->stopped = true;
-  /* Still inside execve: its return value would overwrite our first register. */
-  if (ptrace(PTRACE_SYSCALL, tracee->tid, NULL, NULL) < 0)
-    return err_sys(e, "thread %d: continue", tracee->tid);
-  return wait_event(tracee->tid, SIGTRAP | 0x80, e);
-}
-
-static int exe_descriptor(const struct rebuild *rebuild, const struct mm *mm, struct err *e)
-{
-  const struct file *file = tree_file(&rebuild->tree, mm->exe);
-  struct object_restore objects = rebuild->objects;
-
-  if (!file)
-    return err_set(e, "space %u has no program", mm->id);
-  return object_type_by_name(file->type)->restore(&objects, file, e);
-}
-
-/* The remote mapping in a process that has just executed its program. */
-static int begin_remote(struct rebuild *rebuild, struct tracee *tracee, struct err *e)
-{
-  if (layout_free_range(rebuild, tracee->pid, REMOTE_SIZE, &rebuild->trampoline, e) < 0)
-    return -1;
-  return remote_begin_at(tracee, rebuild->trampoline, e);
-}
-
-int rebuild_spawn_root(struct rebuild *rebuild, struct err *e)
-{
-  struct rebuilt *root = &rebuild->processes[0];
-  struct root_child child = {.rebuild = rebuild, .exe = -1, .gate = {-1, -1}};
-  AUTO_CLOSE int exe = exe_descriptor(rebuild, root->mm, e);
-  AUTO_CLOSE int gate = -1;
-  AUTO_CLOSE int child_gate = -1;
-  pid_t pid;
-
-  if (exe < 0)
-    return -1;
-  if (pipe2(child.gate, O_CLOEXEC) < 0)
-    return err_sys(e, "pipe");
-  child_gate = child.gate[0];
-  gate = child.gate[1];
-  child.exe = exe;
-  if (rebuild->tree.checkpoint.own_pidns)
-    pid = sandbox_clone(root_child, &child, e);
-  else
-    pid = fork_with_pid(root->process->pid, &child, e);
-  if (pid < 0)
-    return -1;
-  if (new_leader(root, pid, e) < 0)
-    return -1;
-  root->executed = true;
-  if (catch_exec(&root->threads[0], gate, e) < 0)
-    return -1;
-  return begin_remote(rebuild, &root->threads[0], e);
-}
-
 /*
- * A remote clone3 in `parent`: a process with the given pid in the tree's namespace. Fills the
- * tracee of the child, which is stopped and has the remote mapping, too.
+ * A fork by `parent`: a process with the given pid in the tree's namespace. Fills the tracee of the
+ * child, which is stopped and has the remote mapping, too.
  */
 static int remote_fork(struct rebuild *rebuild, struct tracee *parent, int32_t pid, int exit_signal,
                        struct tracee *child, struct err *e)
 {
-  uint64_t area = tracee_scratch(parent);
-  struct {
-    struct clone_args args;
-    int32_t pid;
-  } argument = {
-      .args = {.exit_signal = (uint64_t)exit_signal,
-               .set_tid = area + offsetof(__typeof__(argument), pid),
-               .set_tid_size = 1},
-      .pid = pid,
-  };
-  int64_t result;
-
-  if (tracee_write(parent, area, &argument, sizeof(argument), e) < 0 ||
-      call(parent, e, "clone", &result, SYS_clone3, area, sizeof(argument.args), 0, 0, 0, 0) < 0)
-    return err_prefix(e, "pid %d", pid);
+  if (rebuild_clone(rebuild, parent, 0, exit_signal, pid, e) < 0)
+    return -1;
   *child = (struct tracee){.tid = parent->event_tid, .pid = parent->event_tid};
   if (tracee_wait_stop(child, 0, e) != 0)
     return err_prefix(e, "pid %d: was not forked", pid);
@@ -237,7 +83,7 @@ static int fork_child(struct rebuild *rebuild, struct rebuilt *child, struct tra
 
   if (remote_fork(rebuild, from, child->process->pid, child->process->exit_signal, &leader, e) < 0)
     return -1;
-  if (new_leader(child, leader.tid, e) < 0)
+  if (rebuild_new_leader(child, leader.tid, e) < 0)
     return -1;
   child->threads[0] = leader;
   return 0;
@@ -273,8 +119,7 @@ static struct rebuilt *session_member(struct rebuild *rebuild, const struct rebu
   return NULL;
 }
 
-/* A pid that no process or thread of the image has. */
-static int32_t unused_pid(const struct rebuild *rebuild)
+int32_t rebuild_unused_pid(const struct rebuild *rebuild)
 {
   int32_t highest = 1;
 
@@ -326,8 +171,8 @@ static int fork_orphan(struct rebuild *rebuild, struct rebuilt *child, struct er
   if (anchor && (rebuild_spawn(rebuild, anchor, e) < 0 || rebuild_part(rebuild, anchor, e) < 0))
     return -1;
   from = anchor ? &anchor->threads[0] : &root->threads[0];
-  if (remote_fork(rebuild, from, anchor ? unused_pid(rebuild) : child->process->sid, 0, &helper,
-                  e) < 0)
+  if (remote_fork(rebuild, from, anchor ? rebuild_unused_pid(rebuild) : child->process->sid, 0,
+                  &helper, e) < 0)
     return -1;
   if (!anchor && call(&helper, e, "setsid", NULL, SYS_setsid, 0, 0, 0, 0, 0, 0) < 0)
     return -1;
@@ -336,11 +181,10 @@ static int fork_orphan(struct rebuild *rebuild, struct rebuilt *child, struct er
   return end_helper(from, &helper, e);
 }
 
-/* A process that executed another program than its parent's does so again. */
-static int execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+int rebuild_execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
   struct tracee *tracee = &which->threads[0];
-  AUTO_CLOSE int exe = exe_descriptor(rebuild, which->mm, e);
+  AUTO_CLOSE int exe = rebuild_program(rebuild, which->mm, e);
   uint64_t area = tracee_scratch(tracee);
   const uint64_t arguments[4] = {area + 24, 0, 0, 0}; /* argv: one empty string; then that string */
   uint64_t saved = rebuild->trampoline;
@@ -372,6 +216,8 @@ int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
   const struct process *process = which->process;
   int result;
 
+  if (!which->forked && !parent)
+    return rebuild_enter(rebuild, which, e);
   if (!which->forked) {
     /* A parent's pages are complete before its first child's come: they are there to inherit. */
     if (rebuild_spawn(rebuild, parent, e) < 0 || rebuild_layout(rebuild, parent, e) < 0 ||
@@ -391,7 +237,7 @@ int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
     return 0;
   }
   which->executed = true;
-  return execute(rebuild, which, e);
+  return rebuild_execute(rebuild, which, e);
 }
 
 static int join_group(struct rebuilt *which, struct err *e)
@@ -470,8 +316,25 @@ int rebuild_zombies(struct rebuild *rebuild, struct err *e)
   return 0;
 }
 
+/* Waits for one of the dead. Others may have to be reaped first: threads that nobody else knows. */
+static void reap(pid_t pid)
+{
+  for (;;) {
+    int status;
+    pid_t got = waitpid(pid, &status, __WALL | WNOHANG);
+
+    if (got == 0)
+      got = waitpid(-1, &status, __WALL);
+    if (got < 0 && errno != EINTR)
+      return;
+    if (got == pid && !WIFSTOPPED(status))
+      return;
+  }
+}
+
 void rebuild_kill(struct rebuild *rebuild)
 {
+  numbers_end(rebuild);
   for (size_t i = 0; i < rebuild->tree.process_count; i++) {
     struct rebuilt *which = &rebuild->processes[i];
 
@@ -482,6 +345,7 @@ void rebuild_kill(struct rebuild *rebuild)
     struct rebuilt *which = &rebuild->processes[i];
 
     for (size_t k = which->thread_count; which->forked && k-- > 0;)
-      wait_gone(which->threads[k].tid);
+      reap(which->threads[k].tid);
   }
+  rebuild_delete(rebuild);
 }

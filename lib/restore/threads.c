@@ -21,27 +21,17 @@ enum {
   IOPRIO_WHO_PROCESS = 1,
 };
 
-static int clone_thread(struct rebuilt *which, size_t index, struct err *e)
+static int clone_thread(struct rebuild *rebuild, struct rebuilt *which, size_t index, struct err *e)
 {
   struct tracee *leader = &which->threads[0];
   struct tracee *thread = &which->threads[index];
-  uint64_t area = tracee_scratch(leader);
-  struct {
-    struct clone_args args;
-    int32_t tid;
-  } argument = {
-      .args = {.flags = THREAD_FLAGS,
-               .set_tid = area + offsetof(__typeof__(argument), tid),
-               .set_tid_size = 1},
-      .tid = which->process->threads[index].tid,
-  };
+  int32_t tid = which->process->threads[index].tid;
 
-  if (tracee_write(leader, area, &argument, sizeof(argument), e) < 0 ||
-      call(leader, e, "clone", NULL, SYS_clone3, area, sizeof(argument.args), 0, 0, 0, 0) < 0)
-    return err_prefix(e, "thread %d", argument.tid);
+  if (rebuild_clone(rebuild, leader, THREAD_FLAGS, 0, tid, e) < 0)
+    return err_prefix(e, "thread %d", tid);
   *thread = (struct tracee){.tid = leader->event_tid, .pid = leader->pid};
   if (tracee_wait_stop(thread, 0, e) != 0)
-    return err_prefix(e, "thread %d: was not cloned", argument.tid);
+    return err_prefix(e, "thread %d: was not cloned", tid);
   thread->remote = leader->remote;
   which->thread_count = index + 1;
   return 0;
@@ -49,9 +39,8 @@ static int clone_thread(struct rebuilt *which, size_t index, struct err *e)
 
 int rebuild_threads(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
-  (void)rebuild;
   for (size_t i = which->thread_count; i < which->process->thread_count; i++) {
-    if (clone_thread(which, i, e) < 0)
+    if (clone_thread(rebuild, which, i, e) < 0)
       return -1;
   }
   return 0;

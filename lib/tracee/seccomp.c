@@ -31,7 +31,7 @@ static int get_filter(pid_t tid, unsigned long index, struct seccomp_filter *fil
   struct seccomp_metadata metadata = {.filter_off = index};
   long count = ptrace(PTRACE_SECCOMP_GET_FILTER, tid, (void *)index, NULL); /* NOLINT */
 
-  if (count < 0 && errno == ENOENT)
+  if (count < 0 && (errno == ENOENT || errno == EINVAL /* it is in no filter mode at all */))
     return 1;
   if (count < 0)
     return err_sys(e, "thread %d: seccomp filter", tid);
