@@ -16,6 +16,7 @@
 #include <sys/pidfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 static const struct {
   int flag;
@@ -86,6 +87,7 @@ static _Noreturn void between(pid_t init, int kinds, pid_t number, int (*child)(
   struct report report = {0};
   struct err e = {""};
 
+  setsid(); /* of no terminal of ours; inside, a session from outside has the number 0 */
   if (join(init, kinds, &e) == 0) {
     report.pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
     if (report.pid == 0) {

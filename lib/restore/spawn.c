@@ -279,7 +279,8 @@ int rebuild_groups(struct rebuild *rebuild, struct err *e)
     const struct process *process = which->process;
 
     /* A group from outside the tree is as the parent has it; setsid(2) made a group, too. */
-    if ((process->pgid == root->pgid && root->pgid != root->pid) || process->sid == process->pid) {
+    if (process->pgid == 0 || (process->pgid == root->pgid && root->pgid != root->pid) ||
+        process->sid == process->pid) {
       which->grouped = true;
     } else if (process->pgid == process->pid) {
       if (join_group(which, e) < 0)
