@@ -52,6 +52,18 @@ static int check_namespaces(struct capture *capture, const struct source *source
   return 0;
 }
 
+/* The runtime makes the container's init: only in a pid namespace of its own is its number given. */
+static int check_init(struct capture *capture)
+{
+  struct err why = {""};
+
+  if (!capture->options->runtime || capture->sources[0].status.ns_pid[capture->depth] == 1)
+    return 0;
+  err_set(&why, "cannot be checkpointed: the container has no pid namespace of its own; let its "
+                "bundle ask for one");
+  return capture_obstacle(capture, capture->sources[0].pid, "process", &why);
+}
+
 static int check_process(struct capture *capture, struct source *source)
 {
   struct err why = {""};
@@ -153,6 +165,8 @@ static int check_links(struct capture *capture, const struct source *source, str
 
 int capture_check(struct capture *capture, struct err *e)
 {
+  if (check_init(capture) < 0)
+    return err_set(e, "out of memory");
   for (size_t i = 0; i < capture->source_count; i++) {
     struct source *source = &capture->sources[i];
 
