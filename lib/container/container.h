@@ -30,9 +30,9 @@ struct container {
 void container_free(struct container *container);
 
 /*
- * find.c: the running container with this id, or the only one whose id begins so. registry: a
- * directory of any of the runtimes; NULL: where they all have theirs by default. The caller frees
- * what is found.
+ * find.c: the running container with this id, or that an engine knows by this name, or the only one
+ * whose id begins so, in this order. registry: a directory of any of the runtimes; NULL: where they
+ * all have theirs by default. The caller frees what is found.
  */
 int container_find(const char *registry, const char *id, struct container *found, struct err *e);
 

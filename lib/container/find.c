@@ -1,8 +1,9 @@
-/* A container by its id, or the beginning of it, in the registries of all runtimes. */
+/* A container by its id, its name or the beginning of its id, in the registries of all runtimes. */
 #include "container/container.h"
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "container/names.h"
 #include "state/model.h"
 
 #include <errno.h>
@@ -33,14 +34,19 @@ static const struct {
     {"/run/kata", "Kata Containers", "snapshot the virtual machine with its hypervisor"},
 };
 
+/* What a container has of what was asked for: the better is behind the worse. */
+enum match { MATCH_PREFIX, MATCH_NAME, MATCH_ID };
+
 struct candidate {
   char *registry;
   char *id;
+  enum match match;
 };
 
 struct search {
   const char *wanted;
-  bool any_name; /* also what is no container id itself, but a file that begins with one */
+  struct id_list named; /* ids that engines know by the wanted name */
+  bool any_name;        /* also what is no container id itself, but a file that begins with one */
   struct candidate *items;
   size_t count;
 };
@@ -52,11 +58,17 @@ static void search_free(struct search *search)
     free(search->items[i].id);
   }
   free(search->items);
+  id_list_free(&search->named);
 }
 
-static bool begins(const char *name, const char *wanted)
+/* -1: none */
+static int match(const struct search *search, const char *id)
 {
-  return strncmp(name, wanted, strlen(wanted)) == 0;
+  if (strcmp(id, search->wanted) == 0)
+    return MATCH_ID;
+  if (id_list_has(&search->named, id))
+    return MATCH_NAME;
+  return strncmp(id, search->wanted, strlen(search->wanted)) == 0 ? MATCH_PREFIX : -1;
 }
 
 static int add(struct search *search, const char *registry, const char *id, struct err *e)
@@ -67,10 +79,11 @@ static int add(struct search *search, const char *registry, const char *id, stru
     return err_sys(e, "containers");
   candidate->registry = strdup(registry);
   candidate->id = strdup(id);
+  candidate->match = (enum match)match(search, id);
   return candidate->registry && candidate->id ? 0 : err_sys(e, "containers");
 }
 
-/* All whose id begins as wanted. A registry that is not there has none. */
+/* All that match in any way. A registry that is not there has none. */
 static int search_registry(struct search *search, const char *registry, struct err *e)
 {
   AUTO_CLOSEDIR DIR *directory = opendir(registry);
@@ -81,7 +94,7 @@ static int search_registry(struct search *search, const char *registry, struct e
   while ((entry = readdir(directory))) {
     struct err ignored;
 
-    if (begins(entry->d_name, search->wanted) &&
+    if (match(search, entry->d_name) >= 0 &&
         (search->any_name || container_check_id(entry->d_name, &ignored) == 0) &&
         add(search, registry, entry->d_name, e) < 0)
       return -1;
@@ -124,32 +137,46 @@ static int search_defaults(struct search *search, struct err *e)
   return 0;
 }
 
-/* The exact id, else the only one with that prefix; NULL none, or several: then e lists them. */
-static const struct candidate *choose(const struct search *search, struct err *e)
+static void list_candidates(const struct search *search, enum match best, struct err *e)
 {
-  size_t exact = 0;
-  const struct candidate *found = search->count == 1 ? search->items : NULL;
-
-  for (size_t i = 0; i < search->count; i++) {
-    if (strcmp(search->items[i].id, search->wanted) == 0) {
-      exact++;
-      found = &search->items[i];
-    }
-  }
-  if (search->count == 0)
-    err_set(e, "there is no container \"%s\"", search->wanted);
-  if (search->count == 0 || exact == 1 || (exact == 0 && search->count == 1))
-    return found;
   err_set(e, "\"%s\" is ambiguous:", search->wanted);
   for (size_t i = 0; i < search->count; i++) {
     const struct candidate *one = &search->items[i];
     size_t used = strlen(e->text);
 
-    if (exact == 0 || strcmp(one->id, search->wanted) == 0)
-      snprintf(e->text + used, sizeof(e->text) - used, exact ? " %s (%s)" : " %s", one->id,
-               one->registry);
+    if (one->match == best)
+      snprintf(e->text + used, sizeof(e->text) - used, best == MATCH_ID ? " %s (%s)" : " %s",
+               one->id, one->registry);
   }
-  return NULL;
+}
+
+/* The only one that matches best; NULL none, or several: then e lists them. */
+static const struct candidate *choose(const struct search *search, struct err *e)
+{
+  const struct candidate *found = NULL;
+  size_t count = 0;
+
+  for (size_t i = 0; i < search->count; i++) {
+    const struct candidate *one = &search->items[i];
+
+    if (!found || one->match > found->match)
+      count = 0;
+    if (count == 0)
+      found = one;
+    count += one->match == found->match;
+  }
+  if (count > 1)
+    list_candidates(search, found->match, e);
+  return count == 1 ? found : NULL;
+}
+
+/* Nobody has it: an engine may know it all the same. */
+static void explain_none(const struct search *search, struct err *e)
+{
+  if (search->named.count)
+    err_set(e, "container %s (%.12s) is not running", search->wanted, search->named.items[0]);
+  else if (e->text[0] == '\0')
+    err_set(e, "there is no container \"%s\"", search->wanted);
 }
 
 /* One that is not found may be another kind of container, which has its own way. */
@@ -178,18 +205,23 @@ static int check_status(const struct container *container, struct err *e)
 int container_find(const char *registry, const char *id, struct container *found, struct err *e)
 {
   CLEANUP(search_free) struct search search = {.wanted = id};
+  struct err unnamed = {""};
   const struct candidate *chosen;
 
   if (container_check_id(id, e) < 0)
     return -1;
+  names_find(id, &search.named, &unnamed); /* an engine's damaged list is told if it is missed */
   if ((registry ? search_registry(&search, registry, e) : search_defaults(&search, e)) < 0)
     return -1;
   chosen = choose(&search, e);
-  if (!chosen) {
-    if (search.count == 0 && !registry)
+  if (search.count == 0) {
+    *e = unnamed;
+    explain_none(&search, e);
+    if (!registry)
       explain_sandbox(id, e);
-    return -1;
   }
+  if (!chosen)
+    return -1;
   if (container_read(chosen->registry, chosen->id, found, e) < 0 || check_status(found, e) < 0) {
     container_free(found);
     return -1;

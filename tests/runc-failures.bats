@@ -1,0 +1,95 @@
+# A restore that cannot be: one clear error, and nothing is left. The same for runc and crun.
+bats_require_minimum_version 1.5.0
+load helpers
+load containers
+
+setup_file() {
+  setup_runtime_file
+  bundle "$shared/shell" --tmpfs /run --tmpfs /tmp -- \
+    sh -c 'i=0; while :; do i=$((i+1)); echo $i >/run/count; sleep 0.05; done'
+}
+setup() {
+  setup_runtime
+  own_bundle shell
+  start_container "$box"
+  eventually oci exec "$box" test -s /run/count
+  checkpoint "$box"
+  oci delete "$box"
+}
+teardown() { end_containers; }
+
+# The restore fails with these words, and all is as it was before.
+fails() { # pattern [options] id
+  local pattern=$1 files
+  shift
+  files=$(fingerprint "$bundle" 2>/dev/null || true)
+  remains >"$tmp/remains-before"
+  status=0
+  restore "$@" || status=$?
+  [ "$status" -ne 0 ]
+  [[ $(cat "$tmp/said") =~ $pattern ]]
+  [[ $(cat "$tmp/said") == ckpt-restore:* ]]
+  as_before() { remains | diff "$tmp/remains-before" -; }
+  eventually as_before
+  [ "$(fingerprint "$bundle" 2>/dev/null || true)" = "$files" ]
+}
+
+@test "a runtime that is not there" {
+  name=$runtime
+  fails 'no-such-runtime' --runtime no-such-runtime "$mark-again"
+  fails '/no/such/runc' --runtime /no/such/runc "$mark-again"
+  runtime=$name
+  restore "$mark-again"
+}
+
+@test "an id that exists, running or stopped: its owner is not touched" {
+  restore "$mark-again"
+  pid=$(init_of "$mark-again")
+  fails "$mark-again.*exist" "$mark-again"
+  is "$mark-again" running
+  [ "$(init_of "$mark-again")" = "$pid" ]
+  oci kill "$mark-again" KILL
+  eventually is "$mark-again" stopped
+  fails "$mark-again.*exist" "$mark-again"
+}
+
+@test "no bundle, a bundle without config.json, with a damaged one, without a rootfs" {
+  whole=$bundle
+  bundle=$tmp/nowhere
+  fails "$tmp/nowhere" "$mark-again"
+  bundle=$whole
+  mv "$bundle/config.json" "$tmp/kept"
+  fails 'config.json' "$mark-again"
+  head -c 100 "$tmp/kept" >"$bundle/config.json"
+  fails 'config.json' "$mark-again"
+  cp "$tmp/kept" "$bundle/config.json"
+  mv "$bundle/rootfs" "$tmp/rootfs"
+  fails 'rootfs' "$mark-again"
+  mv "$tmp/rootfs" "$bundle/rootfs"
+  restore "$mark-again"
+}
+
+@test "an entrypoint that is gone, or another program than the image's" {
+  rm "$bundle/rootfs/usr/bin/sh"
+  fails 'sh' "$mark-again"
+  ln -s busybox "$bundle/rootfs/usr/bin/sh"
+  mv "$bundle/rootfs/usr/bin/busybox" "$tmp/busybox"
+  cp "$(command -v true)" "$bundle/rootfs/usr/bin/busybox"
+  fails 'busybox' "$mark-again"
+  mv "$tmp/busybox" "$bundle/rootfs/usr/bin/busybox"
+  restore "$mark-again"
+}
+
+@test "a bundle with other namespaces than the container had" {
+  jq '.linux.namespaces |= map(select(.type != "pid"))' "$bundle/config.json" >"$tmp/config"
+  cp "$tmp/config" "$bundle/config.json"
+  fails 'pid' "$mark-again"
+}
+
+@test "an image that is damaged or of no container, and no image" {
+  mv "$tmp/image" "$tmp/whole"
+  fails 'image' "$mark-again"
+  cp -r "$tmp/whole" "$tmp/image"
+  printf 'XXXX' | dd of="$tmp/image/pages.img" bs=1 seek=2000 conv=notrunc status=none
+  fails 'pages.img|checksum' "$mark-again"
+}

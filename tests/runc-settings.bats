@@ -1,0 +1,86 @@
+# What a container may do comes back as it was: the same for runc and crun.
+bats_require_minimum_version 1.5.0
+load helpers
+load containers
+
+setup_file() {
+  setup_runtime_file
+  loop='i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done >/tmp/count'
+  bundle "$shared/base" -- true
+  bundle "$shared/confined" --rootfs "$shared/base/rootfs" --tmpfs /tmp --read-only --hostname confined \
+    --seccomp "$here/tests/fixtures/seccomp.json" --capabilities CAP_NET_BIND_SERVICE,CAP_KILL \
+    --user 1000:1000,5,6 --memory 134217728 --pids 50 -- sh -c "$loop"
+  bundle "$shared/privileged" --rootfs "$shared/base/rootfs" --tmpfs /tmp --new-privileges --share network \
+    --share ipc -- sh -c "$loop"
+  bundle "$shared/mapped" --user-namespace 100000 --tmpfs /tmp -- sh -c "$loop"
+}
+setup() { setup_runtime; }
+teardown() { end_containers; }
+
+# The directory of a process's control group in a hierarchy; the unified one has them all.
+group_of() { # pid controller
+  local at
+  at=$(awk -F: -v c="$2" '$2 == c { print "/" c $3 }' "/proc/$1/cgroup")
+  echo "/sys/fs/cgroup${at:-$(awk -F: '$1 == 0 { print $3 }' "/proc/$1/cgroup")}"
+}
+
+limits_of() { # pid
+  cat "$(group_of "$1" memory)"/memory.{limit_in_bytes,max} "$(group_of "$1" pids)/pids.max" 2>/dev/null
+}
+
+# All that /proc tells about what a process may do, and the bytes of its filters.
+permissions() { # pid
+  grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp)' "/proc/$1/status"
+  cat /proc/"$1"/{limits,uid_map,gid_map,oom_score_adj}
+  python3 "$fixtures_src/filters.py" "$1"
+  limits_of "$1"
+  nsenter --target "$1" --uts hostname
+  nsenter --target "$1" --mount awk '{ print $4, $5, $6 }' /proc/1/mountinfo
+}
+
+# Runs it, saves it, brings it back under another id; everybody has all that they had.
+comes_back() { # shared-bundle
+  bundle=$shared/$1
+  start_container "$box"
+  counter() { cat "/proc/$(init_of "$1")/root/tmp/count"; }
+  beyond() { [ "$(counter "$1" | wc -l)" -gt "$2" ]; }
+  eventually beyond "$box" 5
+  permissions "$(init_of "$box")" >"$tmp/before"
+  oci exec --detach "$box" sh -c 'exec sleep 1000 </dev/null >/dev/null 2>&1'
+  members "$box" >"$tmp/members-before"
+  checkpoint "$box"
+  oci delete "$box"
+  restore "$box"
+  eventually beyond "$box" "$(counter "$box" | wc -l)"
+  permissions "$(init_of "$box")" >"$tmp/after"
+  diff "$tmp/before" "$tmp/after"
+  members "$box" >"$tmp/members-after"
+  diff "$tmp/members-before" "$tmp/members-after"
+  counter "$box" >"$tmp/count"
+  is_sequence "$tmp/count"
+}
+
+# What sleeps in it, with its permissions: the loop's own sleep comes and goes.
+members() {
+  for pid in $(cat "$(group_of "$(init_of "$1")" pids)/cgroup.procs"); do
+    if [ "$(tr '\0' ' ' <"/proc/$pid/cmdline")" = "sleep 1000 " ]; then permissions "$pid"; fi
+  done
+}
+
+@test "seccomp that forbids what restoring needs, dropped capabilities, another user, limits" {
+  comes_back confined
+  # It is in force: what it forbids is refused still.
+  grep -q '^Seccomp:.2' "/proc/$(init_of "$box")/status"
+  no oci exec "$box" mount -t tmpfs tmpfs /tmp
+}
+
+@test "privileges that can be gained, namespaces shared with the machine" {
+  comes_back privileged
+  [ "$(readlink "/proc/$(init_of "$box")/ns/net")" = "$(readlink /proc/self/ns/net)" ]
+}
+
+@test "a user namespace: root inside, nobody outside" {
+  comes_back mapped
+  grep -q '^Uid:.100000.100000' "/proc/$(init_of "$box")/status"
+  [ "$(oci exec "$box" id -u)" = 0 ]
+}
