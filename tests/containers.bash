@@ -5,6 +5,7 @@ setup_runtime_file() {
   here=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
   shared=$BATS_FILE_TMPDIR
   mkdir -p "$shared/bin"
+  chmod go+x "$BATS_RUN_TMPDIR" # for the root of a user namespace
   # crun refuses cgroups v1 with v2 beside it: it does not get to see the latter.
   if [ "$(stat -fc %T /sys/fs/cgroup)" != cgroup2fs ] && mountpoint -q /sys/fs/cgroup/unified; then
     cat >"$shared/bin/crun" <<WITHOUT
@@ -64,13 +65,24 @@ restore() { # [options] id
     --root "$root" --detach "$@" </dev/null >"$tmp/said" 2>&1 || { cat "$tmp/said" && return 1; }
 }
 
-# What there is of this test's containers: control groups, mounts, processes, records.
+# What there is of this test's containers: control groups and whether they are empty, mounts,
+# programs of ours and of the runtime's at work on them, records.
 remains() {
-  find /sys/fs/cgroup -type d -name "$mark*" | sort
+  local group pid
+  find /sys/fs/cgroup -type d -name "$mark*" 2>/dev/null | sort | while read -r group; do
+    echo "$group $(wc -l <"$group/cgroup.procs")"
+  done
   grep -F "$tmp" /proc/self/mountinfo | awk '{ print $5 }' | sort
-  grep -lF "$mark" /proc/[0-9]*/cgroup 2>/dev/null | sort
-  ls -A "$root" 2>/dev/null
+  for pid in /proc/[0-9]*; do
+    case $(cat "$pid/comm" 2>/dev/null) in
+      ckpt-* | runc* | crun*) tr '\0' ' ' 2>/dev/null <"$pid/cmdline" | grep -F -e "$mark" -e "$tmp" || true ;;
+    esac
+  done
+  ls -A "$root" 2>/dev/null || true
 }
+
+nothing() { [ -z "$(remains)" ]; }
+nothing_remains() { eventually nothing || { remains && return 1; }; }
 
 # Bytes and attributes of all files.
 fingerprint() { # dir

@@ -174,7 +174,7 @@ named() { # podman's json, docker's json, command...
   for runtime in runc crun; do
     start "$runtime" "$mark-$runtime"
     group=$(awk -F: '/freezer|^0::/ { print $3; exit }' "/proc/$(init_of "$mark-$runtime")/cgroup")
-    close_others sleep 1000 </dev/null >/dev/null 2>&1 &
+    sleep 1000 </dev/null >/dev/null 2>&1 3>&- &
     stranger=$!
     for procs in /sys/fs/cgroup{,/freezer}"$group"/cgroup.procs; do
       if [ -e "$procs" ]; then echo "$stranger" >"$procs"; fi

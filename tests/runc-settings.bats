@@ -25,7 +25,10 @@ group_of() { # pid controller
 }
 
 limits_of() { # pid
-  cat "$(group_of "$1" memory)"/memory.{limit_in_bytes,max} "$(group_of "$1" pids)/pids.max" 2>/dev/null
+  local file
+  for file in "$(group_of "$1" memory)"/memory.{limit_in_bytes,max} "$(group_of "$1" pids)/pids.max"; do
+    if [ -e "$file" ]; then cat "$file"; fi
+  done
 }
 
 # All that /proc tells about what a process may do, and the bytes of its filters.

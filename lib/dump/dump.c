@@ -192,8 +192,8 @@ static int take_snapshots(struct taking *taking, struct err *e)
   struct err why = {""};
   int result;
 
-  if (taking->keeper.pid == 0)
-    return 1;
+  if (taking->keeper.pid == 0 || capture->thawed)
+    return 1; /* one that is to be frozen again loses nothing; its copies would be frozen, too */
   result = capture_hold(capture, taking->writer, e);
   if (result < 0)
     return -1;
