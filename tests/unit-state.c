@@ -284,6 +284,14 @@ static void fill_lists(struct process *process, int byte)
   ADD_PLAIN(process->timers, process->timer_count, byte);
   LIST(process->rlimits, process->rlimit_count);
   ADD_PLAIN(process->rlimits, process->rlimit_count, byte);
+  LIST(process->filters, process->filter_count);
+  for (size_t i = 0; i < 2; i++) {
+    struct seccomp_filter *filter =
+        list_append(&process->filters, &process->filter_count, sizeof(*filter));
+
+    filter->program = some_blob(8 * (i + 1), byte);
+    filter->flags = (uint32_t)byte;
+  }
 }
 
 static void fill_process(struct process *process, int byte)
@@ -323,17 +331,27 @@ static void fill_file(struct file *file, int byte)
       byte == 0 ? json_null() : json_pack("{s:[i,f,b,n],s:{}}", "list", -1, 0.5, 1, "empty");
 }
 
+static void fill_namespace(struct namespace_state *state, int byte)
+{
+  state->type = some_string(2);
+  state->detail = byte == 0 ? json_null() : json_pack("{s:s,s:[i]}", "hostname", "h", "list", byte);
+}
+
 static void fill_tree(struct tree *tree, int byte)
 {
   FILL(&tree->checkpoint, byte);
   tree->checkpoint.own_pidns = byte & 1;
   tree->checkpoint.id = some_string(4);
+  tree->checkpoint.runtime = byte ? some_string(1) : NULL;
   tree->checkpoint.kernel = some_string(0);
   tree->checkpoint.vdso_digest = some_string(2);
   for (int i = 0; i < 2; i++) {
     fill_process(list_append(&tree->processes, &tree->process_count, sizeof(struct process)), byte);
     fill_mm(list_append(&tree->mms, &tree->mm_count, sizeof(struct mm)), byte);
     fill_file(list_append(&tree->files, &tree->file_count, sizeof(struct file)), byte);
+    fill_namespace(
+        list_append(&tree->namespaces, &tree->namespace_count, sizeof(struct namespace_state)),
+        byte);
   }
 }
 
@@ -389,6 +407,16 @@ static bool same_thread(const struct thread *a, const struct thread *b)
          SAME_PLAIN(plain_a, plain_b);
 }
 
+static bool same_filters(const struct process *a, const struct process *b)
+{
+  bool same = a->filter_count == b->filter_count;
+
+  for (size_t i = 0; same && i < a->filter_count; i++)
+    same = same_blob(&a->filters[i].program, &b->filters[i].program) &&
+           a->filters[i].flags == b->filters[i].flags;
+  return same;
+}
+
 static void drop_pointers(struct process *process)
 {
   process->state = NULL;
@@ -400,6 +428,7 @@ static void drop_pointers(struct process *process)
   process->itimers = NULL;
   process->timers = NULL;
   process->rlimits = NULL;
+  process->filters = NULL;
   process->threads = NULL;
 }
 
@@ -413,7 +442,8 @@ static bool same_process(const struct process *a, const struct process *b)
               SAME_LIST(a, b, locks, lock_count) && SAME_LIST(a, b, sigactions, sigaction_count) &&
               SAME_LIST(a, b, itimers, itimer_count) && SAME_LIST(a, b, timers, timer_count) &&
               SAME_LIST(a, b, rlimits, rlimit_count) &&
-              same_pending(a->pending, a->pending_count, b->pending, b->pending_count);
+              same_pending(a->pending, a->pending_count, b->pending, b->pending_count) &&
+              same_filters(a, b);
 
   for (size_t i = 0; same && i < a->thread_count; i++)
     same = same_thread(&a->threads[i], &b->threads[i]);
@@ -456,6 +486,11 @@ static bool same_file(const struct file *a, const struct file *b)
          SAME_PLAIN(plain_a, plain_b);
 }
 
+static bool same_namespace(const struct namespace_state *a, const struct namespace_state *b)
+{
+  return same_string(a->type, b->type) && json_equal(a->detail, b->detail);
+}
+
 static bool same_checkpoint(const struct checkpoint *a, const struct checkpoint *b)
 {
   struct checkpoint plain_a = *a;
@@ -463,8 +498,10 @@ static bool same_checkpoint(const struct checkpoint *a, const struct checkpoint 
 
   plain_a.id = plain_b.id = plain_a.kernel = plain_b.kernel = NULL;
   plain_a.vdso_digest = plain_b.vdso_digest = NULL;
-  return same_string(a->id, b->id) && same_string(a->kernel, b->kernel) &&
-         same_string(a->vdso_digest, b->vdso_digest) && SAME_PLAIN(plain_a, plain_b);
+  plain_a.runtime = plain_b.runtime = NULL;
+  return same_string(a->id, b->id) && same_string(a->runtime, b->runtime) &&
+         same_string(a->kernel, b->kernel) && same_string(a->vdso_digest, b->vdso_digest) &&
+         SAME_PLAIN(plain_a, plain_b);
 }
 
 /* What the writer makes of a record, and the reader of its text. Takes the object over. */
@@ -487,6 +524,8 @@ static bool add_all(struct tree *to, const struct tree *from, struct err *e)
     added = add(to, mm_to_json(&from->mms[i], e), e);
   for (size_t i = 0; added && i < from->file_count; i++)
     added = add(to, file_to_json(&from->files[i], e), e);
+  for (size_t i = 0; added && i < from->namespace_count; i++)
+    added = add(to, namespace_to_json(&from->namespaces[i], e), e);
   return added;
 }
 
@@ -509,6 +548,9 @@ static void test_tree(int byte)
   ok(back.file_count == 2 && same_file(&back.files[0], &tree.files[0]) &&
          same_file(&back.files[1], &tree.files[1]),
      "0x%02x: file", byte);
+  ok(back.namespace_count == 2 && same_namespace(&back.namespaces[0], &tree.namespaces[0]) &&
+         same_namespace(&back.namespaces[1], &tree.namespaces[1]),
+     "0x%02x: namespace", byte);
 }
 
 /*
@@ -639,7 +681,7 @@ static void test_damage(json_t *record, size_t members)
   report(&real, members);
   report(&list, members);
   report(&object, members);
-  report(&absurd, 1);
+  report(&absurd, members > 1); /* a namespace has no numbers of its own */
   report(&unknown, 1);
   json_decref(record);
 }
@@ -654,6 +696,7 @@ static void test_damaged_records(void)
   test_damage(process_to_json(&tree.processes[0], &e), 200);
   test_damage(mm_to_json(&tree.mms[0], &e), 60);
   test_damage(file_to_json(&tree.files[0], &e), 8);
+  test_damage(namespace_to_json(&tree.namespaces[0], &e), 1);
 }
 
 /* Whole texts that are no record. */
@@ -812,6 +855,12 @@ static void sample_tree(struct tree *tree)
     file->id = id;
     file->type = strdup("regular");
   }
+  for (int i = 0; i < 2; i++) {
+    struct namespace_state *state =
+        list_append(&tree->namespaces, &tree->namespace_count, sizeof(struct namespace_state));
+
+    state->type = strdup(i ? "ipc" : "uts");
+  }
 }
 
 static void refuse_tree(struct tree *tree, const char *expected)
@@ -886,7 +935,7 @@ static void test_check_processes(struct tree *tree)
   tree->processes[1].exit_signal = 65;
   refuse_tree(tree, "pid 2: its exit signal 65 is not one");
   replace(&tree->processes[0].state, "zombie");
-  refuse_tree(tree, "pid 1: the root is a zombie");
+  refuse_tree(tree, "pid 1: is a zombie without a parent");
   tree->processes[1].mm = 3;
   refuse_tree(tree, "pid 2: its memory, working directory or root is not there");
   tree->processes[1].cwd = 0;
@@ -924,6 +973,10 @@ static void test_check(void)
   refuse_tree(&tree, "file 2: id is not unique, or it has no type");
   tree.files[1].space = 2;
   refuse_tree(&tree, "file 2: its space 2 is a process's");
+  replace(&tree.namespaces[1].type, "uts");
+  refuse_tree(&tree, "namespace uts: has no type, or stands there twice");
+  replace(&tree.namespaces[0].type, NULL);
+  refuse_tree(&tree, "namespace without type: has no type, or stands there twice");
   test_check_spaces(&tree);
   test_check_mappings(&tree);
   test_check_processes(&tree);

@@ -65,6 +65,8 @@ struct capture {
   size_t known_count;
   uint32_t last_space;
   struct object_dump objects;
+  const char *own_namespaces[8]; /* kinds of those in which nobody but the tree is */
+  size_t own_namespace_count;
   json_t *obstacles;       /* array of {pid, object, reason} */
   struct timespec stopped; /* when the first thread stood */
   uint64_t memory_bytes;
@@ -81,6 +83,15 @@ void capture_forget_held(struct capture *capture);
 /* check.c: pass one. Obstacles are collected, not reported. */
 int capture_check(struct capture *capture, struct err *e);
 int capture_obstacle(struct capture *capture, pid_t pid, const char *object, const struct err *why);
+
+/*
+ * namespaces.c: which of its namespaces are a container's own; what is against their checkpoint;
+ * the states of all. A plain tree has none.
+ */
+int capture_find_namespaces(struct capture *capture, struct err *e);
+bool capture_owns_namespace(void *capture, const char *kind);
+int capture_check_namespaces(struct capture *capture, struct err *e);
+int capture_namespaces(struct capture *capture, struct err *e);
 
 /* stop.c: every thread of every process in a stop; the tree is what it was when they all stood. */
 int capture_stop(struct capture *capture, struct err *e);
@@ -105,6 +116,8 @@ int capture_link(struct capture *capture, struct source *source, const char *nam
                  struct err *e);
 int capture_mapped(struct capture *capture, struct source *source, const struct proc_map *map,
                    uint32_t *id, struct err *e);
+/* An object that no process has open. */
+int capture_object(struct capture *capture, const struct object_source *object, struct err *e);
 /*
  * What an object looks like from outside, opened; `visit` must not keep it. fd -1 with a name
  * ("cwd", "map_files/...") for what is no descriptor.

@@ -123,8 +123,8 @@ static int check_descriptors(struct capture *capture, const struct source *sourc
 static int check_maps(struct capture *capture, const struct source *source, struct err *e)
 {
   CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  const struct proc_map *last = NULL;
   int result = proc_smaps_read(source->pid, &maps, e);
-  ino_t last = 0;
 
   if (result != 0)
     return result < 0 ? -1 : 0;
@@ -139,9 +139,10 @@ static int check_maps(struct capture *capture, const struct source *source, stru
         return -1;
       continue;
     }
-    if (!capture_map_has_file(map) || map->inode == last)
+    if (!capture_map_has_file(map) ||
+        (last && map->inode == last->inode && map->device == last->device))
       continue;
-    last = map->inode; /* the parts of a library stand one after the other */
+    last = map; /* the parts of a library stand one after the other */
     snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)map->start,
              (unsigned long)map->end);
     if (capture_visit(capture, source->pid, -1, -1, name, visit_object, NULL, e) < 0 &&
@@ -167,6 +168,8 @@ int capture_check(struct capture *capture, struct err *e)
 {
   if (check_init(capture) < 0)
     return err_set(e, "out of memory");
+  if (capture_find_namespaces(capture, e) < 0)
+    return -1;
   for (size_t i = 0; i < capture->source_count; i++) {
     struct source *source = &capture->sources[i];
 
@@ -178,5 +181,5 @@ int capture_check(struct capture *capture, struct err *e)
         check_links(capture, source, e) < 0)
       return -1;
   }
-  return 0;
+  return capture_check_namespaces(capture, e);
 }

@@ -56,17 +56,18 @@ int capture_visit(struct capture *capture, pid_t pid, int pidfd, int fd, const c
 
 static bool is_memory(const struct object_type *type)
 {
-  return type == &object_memfd || type == &object_shmem;
+  return type == &object_memfd || type == &object_shmem || type == &object_sysvshm;
 }
 
 /* Descriptions and mappings of the same memory share one space of pages. */
-static uint32_t space_of(struct capture *capture, const struct object_source *object)
+static uint32_t space_of(struct capture *capture, const struct object_source *object,
+                         const struct object_type *type)
 {
   for (size_t i = 0; i < capture->known_count; i++) {
     const struct known_file *known = &capture->known[i];
 
     if (known->device == object->stat.st_dev && known->inode == object->stat.st_ino &&
-        capture->tree.files[i].space)
+        capture->tree.files[i].space && strcmp(capture->tree.files[i].type, type->name) == 0)
       return capture->tree.files[i].space;
   }
   return ++capture->last_space;
@@ -89,7 +90,7 @@ static int add_file(struct capture *capture, const struct object_source *object,
                     bool is_mapping, uint32_t *id, struct err *e)
 {
   const struct object_type *type = object_type_of(object);
-  uint32_t space = is_memory(type) ? space_of(capture, object) : 0;
+  uint32_t space = is_memory(type) ? space_of(capture, object, type) : 0;
   struct known_file *known =
       list_append(&capture->known, &capture->known_count, sizeof(*capture->known));
   struct file *file = list_append(&capture->tree.files, &capture->tree.file_count, sizeof(*file));
@@ -238,17 +239,22 @@ struct mapping_context {
   uint32_t id;
 };
 
-/* What has no descriptor is one file for each inode and way of access. */
+/*
+ * What has no descriptor is one file for each inode and way of access. Segments and other memory
+ * have inode numbers of their own on one device.
+ */
 static int visit_mapping(struct capture *capture, const struct object_source *object, void *context,
                          struct err *e)
 {
+  const struct object_type *type = object_type_of(object);
   struct mapping_context *mapping = context;
 
   for (size_t i = 0; i < capture->known_count; i++) {
     const struct known_file *known = &capture->known[i];
 
     if (known->is_mapping && known->device == object->stat.st_dev &&
-        known->inode == object->stat.st_ino && known->flags == mapping->flags) {
+        known->inode == object->stat.st_ino && known->flags == mapping->flags &&
+        strcmp(capture->tree.files[i].type, type->name) == 0) {
       mapping->id = (uint32_t)i + 1;
       return 0;
     }
@@ -256,6 +262,13 @@ static int visit_mapping(struct capture *capture, const struct object_source *ob
   if (add_file(capture, object, mapping->flags, true, &mapping->id, e) < 0)
     return with_description(object, e);
   return 0;
+}
+
+int capture_object(struct capture *capture, const struct object_source *object, struct err *e)
+{
+  struct mapping_context mapping = {.flags = O_RDWR};
+
+  return visit_mapping(capture, object, &mapping, e);
 }
 
 int capture_link(struct capture *capture, struct source *source, const char *name, uint32_t *id,
@@ -267,6 +280,12 @@ int capture_link(struct capture *capture, struct source *source, const char *nam
     return err_prefix(e, "%s", name);
   *id = mapping.id;
   return 0;
+}
+
+/* A segment that is attached for reading is one of its own: shmat(2) alone can make it so. */
+static bool is_segment_name(const char *name)
+{
+  return strncmp(name, "/SYSV", 5) == 0;
 }
 
 static bool is_memory_name(const char *name)
@@ -288,8 +307,8 @@ int capture_mapped(struct capture *capture, struct source *source, const struct 
   snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)map->start,
            (unsigned long)map->end);
   snprintf(path, sizeof(path), "/proc/%d/%s", source->pid, name);
-  if (memory) {
-    local = open(path, O_RDWR | O_CLOEXEC);
+  if (memory || is_segment_name(map->name)) {
+    local = open(path, (int)mapping.flags | O_CLOEXEC);
     if (local < 0)
       return err_sys(e, "%s", path);
   }

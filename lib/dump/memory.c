@@ -25,7 +25,8 @@ const char *capture_special_name(const struct proc_map *map)
 
 bool capture_map_has_file(const struct proc_map *map)
 {
-  return map->inode != 0;
+  /* The number of a segment of System V shared memory may be 0. */
+  return map->inode != 0 || map->name[0] == '/';
 }
 
 /* VmFlags (proc(5), Documentation/filesystems/proc.rst) of what cannot come back. */
@@ -51,8 +52,6 @@ int capture_map_check(const struct proc_map *map, struct err *e)
     if (proc_map_has_flag(map, obstacles[i].flag))
       return err_set(e, "cannot be checkpointed: %s", obstacles[i].reason);
   }
-  if (strncmp(map->name, "/SYSV", 5) == 0)
-    return err_set(e, "cannot be checkpointed: System V shared memory is not supported yet");
   if (strncmp(map->name, "/[aio]", 6) == 0)
     return err_set(e, "cannot be checkpointed: asynchronous I/O contexts (io_setup) are not "
                       "supported; run the program without them");

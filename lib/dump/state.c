@@ -138,6 +138,8 @@ int capture_state(struct capture *capture, struct err *e)
   }
   if (known)
     sched_setaffinity(0, sizeof(before), &before);
+  if (result == 0)
+    result = capture_namespaces(capture, e);
   return result < 0 ? -1 : take_checkpoint(capture, e);
 }
 
@@ -171,6 +173,10 @@ int capture_write_state(const struct capture *capture, struct stream_writer *wri
   }
   for (size_t i = 0; i < tree->file_count; i++) {
     if (write_object(writer, file_to_json(&tree->files[i], e), e) < 0)
+      return -1;
+  }
+  for (size_t i = 0; i < tree->namespace_count; i++) {
+    if (write_object(writer, namespace_to_json(&tree->namespaces[i], e), e) < 0)
       return -1;
   }
   return 0;

@@ -12,7 +12,7 @@
 
 /* In the order of asking; the last one takes whatever is left, and refuses it. */
 static const struct object_type *const types[] = {
-    &object_stream,   &object_memfd, &object_shmem,   &object_regular, &object_directory,
+    &object_stream,   &object_memfd, &object_shmem, &object_sysvshm,   &object_regular, &object_directory,
     &object_device,   &object_pipe,  &object_eventfd, &object_epoll,   &object_timerfd,
     &object_signalfd, &object_tcp,   &object_unknown,
 };

@@ -31,6 +31,7 @@ struct object_source {
 
 struct object_dump {
   bool tcp_close;
+  bool own_ipc; /* nobody but the tree is in its ipc namespace, which is a container's */
   /* Is this host pid a process of the tree? For objects that others may share. */
   bool (*in_tree)(const struct object_dump *dump, pid_t pid);
   /*
@@ -49,6 +50,7 @@ struct object_restore {
   int root_fd;    /* O_PATH of the restored tree's root directory; paths are opened below it */
   int net_fd;     /* its network namespace, or -1: ours */
   int streams[3]; /* what a container has from outside; -1: nothing */
+  pid_t init; /* host pid of the container's first process; 0: a plain tree, in our namespaces */
   bool tcp_close;
   int *local;     /* by index in tree->files: our descriptor of each restored file, -1 not yet */
   json_t *shared; /* object; scratch for types whose descriptions share something (a pipe) */
@@ -112,12 +114,18 @@ int object_reopen(int fd, uint32_t flags, struct err *e);
 /* The types, one a file. */
 extern const struct object_type object_regular, object_directory, object_device, object_pipe,
     object_eventfd, object_epoll, object_timerfd, object_signalfd, object_memfd, object_shmem,
-    object_tcp, object_stream, object_unknown;
+    object_sysvshm, object_tcp, object_stream, object_unknown;
 
 /* stream.c: is it one that a container has from outside? For `foreign`. */
 bool object_is_foreign(const struct object_dump *dump, const struct object_source *source);
 /* pipe.c: a process outside the tree that has what the link names ("pipe:[123]"); 0: none. */
 pid_t object_outsider(const struct object_dump *dump, const char *link);
+
+/*
+ * sysvshm.c, in a process that has entered the ipc namespace: the inode of a segment, by way of a
+ * mapping. It is as a memfd's, for as long as the segment lives. access: O_RDONLY, O_RDWR.
+ */
+int sysvshm_open(int id, size_t size, int access, struct err *e);
 
 /* "pid 4711 fd 7 (io_uring)", or "pid 4711 (/path)" for fd -1: the start of every error text. */
 void object_describe(const struct object_source *source, char *text, size_t size);

@@ -63,6 +63,8 @@ struct proc_idmap {
 };
 int proc_idmap_read(pid_t pid, const char *name, struct proc_idmap *map, struct err *e);
 uint32_t proc_id_inside(const struct proc_idmap *map, uint32_t outside);
+/* False when the id is not mapped. */
+bool proc_id_outside(const struct proc_idmap *map, uint32_t inside, uint32_t *outside);
 /* Turns all ids of a status into those that the process itself sees. */
 int proc_status_inside(pid_t pid, struct proc_status *status, struct err *e);
 

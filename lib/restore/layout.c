@@ -236,6 +236,17 @@ static int send_files(struct rebuild *rebuild, struct rebuilt *which, int *numbe
   return 0;
 }
 
+/* Before the pages come: it decides of what size they are. */
+int layout_page_size(struct tracee *tracee, const struct vma *vma, uint64_t start, uint64_t end,
+                     struct err *e)
+{
+  uint64_t advice = vma->advice & VMA_HUGEPAGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
+
+  if (!(vma->advice & (VMA_HUGEPAGE | VMA_NOHUGEPAGE)))
+    return 0;
+  return call(tracee, e, "madvise", NULL, SYS_madvise, start, end - start, advice, 0, 0, 0);
+}
+
 /* The calls that make one mapping, or part of one, in the image's state as far as it can be now. */
 static int map_part(const struct rebuild *rebuild, struct tracee *tracee, const struct vma *vma,
                     uint64_t start, uint64_t end, const int *numbers, struct err *e)
@@ -250,14 +261,7 @@ static int map_part(const struct rebuild *rebuild, struct tracee *tracee, const 
            file ? flags : flags | MAP_ANONYMOUS, fd,
            file ? vma->offset + (start - vma->start) : 0) < 0)
     return err_prefix(e, "mapping at 0x%" PRIx64, start);
-  /* Before the pages come: it decides of what size they are. */
-  if (vma->advice & VMA_HUGEPAGE)
-    return call(tracee, e, "madvise", NULL, SYS_madvise, start, end - start, MADV_HUGEPAGE, 0, 0,
-                0);
-  if (vma->advice & VMA_NOHUGEPAGE)
-    return call(tracee, e, "madvise", NULL, SYS_madvise, start, end - start, MADV_NOHUGEPAGE, 0, 0,
-                0);
-  return 0;
+  return layout_page_size(tracee, vma, start, end, e);
 }
 
 static bool is_inherited(const struct rebuilt *which, uint64_t address)
@@ -381,6 +385,16 @@ static int clear_ground(const struct rebuild *rebuild, struct rebuilt *which, st
   return move_kernels(rebuild, which, mappings, count, e);
 }
 
+static int make_mapping(struct rebuild *rebuild, struct rebuilt *which, size_t index,
+                        const int *numbers, struct err *e)
+{
+  const struct vma *vma = &which->mm->vmas[index];
+
+  if (rebuild_is_segment(rebuild, vma))
+    return rebuild_segment(rebuild, which, index, e);
+  return map_over(rebuild, which, vma, numbers, e);
+}
+
 int rebuild_layout(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
   AUTO_FREE int *numbers = calloc(rebuild->tree.file_count + 1, sizeof(*numbers));
@@ -396,7 +410,7 @@ int rebuild_layout(struct rebuild *rebuild, struct rebuilt *which, struct err *e
   for (size_t i = 0; i < which->mm->vma_count; i++) {
     const struct vma *vma = &which->mm->vmas[i];
 
-    if (!vma->special && map_over(rebuild, which, vma, numbers, e) < 0)
+    if (!vma->special && make_mapping(rebuild, which, i, numbers, e) < 0)
       return err_prefix(e, "pid %d", which->process->pid);
   }
   /* All but the control socket: nothing that was sent is needed any more. */

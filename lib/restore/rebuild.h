@@ -102,6 +102,21 @@ int rebuild_seal(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 int layout_free_range(const struct rebuild *rebuild, pid_t pid, uint64_t size, uint64_t *address,
                       struct err *e);
 
+/* madvise(2) for huge pages, or against them, on a part of a mapping. */
+int layout_page_size(struct tracee *tracee, const struct vma *vma, uint64_t start, uint64_t end,
+                     struct err *e);
+
+/* segments.c: a mapping that is (part of) an attachment of System V shared memory. */
+bool rebuild_is_segment(const struct rebuild *rebuild, const struct vma *vma);
+int rebuild_segment(struct rebuild *rebuild, struct rebuilt *which, size_t index, struct err *e);
+
+/*
+ * namespaces.c: before the first object is made, which may be in one; and when all processes and
+ * their mappings are there, before credentials are set.
+ */
+int rebuild_namespaces(struct rebuild *rebuild, struct err *e);
+int rebuild_namespaces_end(struct rebuild *rebuild, struct err *e);
+
 /* fill.c: one PAGES frame into a process or a shared object; payload: its pages, uncompressed. */
 struct frame;
 int rebuild_fill(struct rebuild *rebuild, const struct frame *frame, const void *payload,

@@ -123,7 +123,7 @@ static int begin(struct rebuild *rebuild, struct err *e)
     return -1;
   if (rebuild->created && (write_line(rebuild, 0, e) < 0 || rebuild_check_files(rebuild, e) < 0))
     return -1;
-  return rebuild_files(rebuild, e);
+  return rebuild_namespaces(rebuild, e) < 0 ? -1 : rebuild_files(rebuild, e);
 }
 
 static int fill(struct rebuild *rebuild, const struct frame *frame, struct codec_context *codec,
@@ -234,6 +234,7 @@ static int complete(struct rebuild *rebuild, struct err *e)
       for_each(rebuild, false, rebuild_threads, e) < 0 ||
       for_each(rebuild, false, rebuild_seal, e) < 0 ||
       for_each(rebuild, false, rebuild_descriptors, e) < 0 || rebuild_attach(rebuild, e) < 0 ||
+      rebuild_namespaces_end(rebuild, e) < 0 ||
       for_each(rebuild, false, rebuild_attributes, e) < 0 ||
       for_each(rebuild, false, signals, e) < 0 || for_each(rebuild, false, thread_states, e) < 0 ||
       for_each(rebuild, false, timers, e) < 0)

@@ -289,6 +289,7 @@ static int raise_init(struct rebuild *rebuild, struct err *e)
   if (oci_create(&rebuild->oci, &init, e) < 0)
     return -1;
   rebuild->created = true;
+  rebuild->objects.init = init;
   if (rebuild_new_leader(root, init, e) < 0 || seize_init(init, e) < 0 ||
       catch_init(&rebuild->oci, init, e) < 0 || leave_exec(&root->threads[0], e) < 0)
     return -1;

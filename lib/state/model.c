@@ -223,7 +223,13 @@ static const struct field process_fields[] = {
     F_END,
 };
 
-enum { KIND_CHECKPOINT, KIND_PROCESS, KIND_MM, KIND_FILE };
+static const struct field namespace_fields[] = {
+    F_STRING(struct namespace_state, type),
+    F_JSON(struct namespace_state, detail),
+    F_END,
+};
+
+enum { KIND_CHECKPOINT, KIND_PROCESS, KIND_MM, KIND_FILE, KIND_NAMESPACE };
 
 static const struct {
   const char *name;
@@ -234,6 +240,7 @@ static const struct {
     [KIND_PROCESS] = {"process", process_fields, sizeof(struct process)},
     [KIND_MM] = {"mm", mm_fields, sizeof(struct mm)},
     [KIND_FILE] = {"file", file_fields, sizeof(struct file)},
+    [KIND_NAMESPACE] = {"namespace", namespace_fields, sizeof(struct namespace_state)},
 };
 
 static json_t *to_json(size_t kind, const void *from, struct err *e)
@@ -272,6 +279,11 @@ json_t *file_to_json(const struct file *file, struct err *e)
   return to_json(KIND_FILE, file, e);
 }
 
+json_t *namespace_to_json(const struct namespace_state *state, struct err *e)
+{
+  return to_json(KIND_NAMESPACE, state, e);
+}
+
 /* A zeroed element at the end of a list that grows by doubling. NULL when memory is out. */
 void *list_append(void *list, size_t *count, size_t size)
 {
@@ -303,8 +315,10 @@ static void *new_element(struct tree *tree, size_t kind, struct err *e)
     element = list_append(&tree->processes, &tree->process_count, sizeof(*tree->processes));
   else if (kind == KIND_MM)
     element = list_append(&tree->mms, &tree->mm_count, sizeof(*tree->mms));
-  else
+  else if (kind == KIND_FILE)
     element = list_append(&tree->files, &tree->file_count, sizeof(*tree->files));
+  else
+    element = list_append(&tree->namespaces, &tree->namespace_count, sizeof(*tree->namespaces));
   if (!element)
     err_sys(e, "tree");
   return element;
@@ -353,9 +367,12 @@ void tree_free(struct tree *tree)
     fields_free(mm_fields, &tree->mms[i]);
   for (size_t i = 0; i < tree->file_count; i++)
     fields_free(file_fields, &tree->files[i]);
+  for (size_t i = 0; i < tree->namespace_count; i++)
+    fields_free(namespace_fields, &tree->namespaces[i]);
   free(tree->processes);
   free(tree->mms);
   free(tree->files);
+  free(tree->namespaces);
   *tree = (struct tree){0};
 }
 
@@ -398,6 +415,15 @@ struct file *tree_file(const struct tree *tree, uint32_t id)
   for (size_t i = 0; id && i < tree->file_count; i++) {
     if (tree->files[i].id == id)
       return &tree->files[i];
+  }
+  return NULL;
+}
+
+struct namespace_state *tree_namespace(const struct tree *tree, const char *type)
+{
+  for (size_t i = 0; i < tree->namespace_count; i++) {
+    if (tree->namespaces[i].type && strcmp(tree->namespaces[i].type, type) == 0)
+      return &tree->namespaces[i];
   }
   return NULL;
 }
@@ -488,6 +514,13 @@ int tree_check(const struct tree *tree, struct err *e)
       return err_set(e, "file %u: id is not unique, or it has no type", file->id);
     if (file->space && tree_mm(tree, file->space))
       return err_set(e, "file %u: its space %u is a process's", file->id, file->space);
+  }
+  for (size_t i = 0; i < tree->namespace_count; i++) {
+    const struct namespace_state *state = &tree->namespaces[i];
+
+    if (!state->type || tree_namespace(tree, state->type) != state)
+      return err_set(e, "namespace %s: has no type, or stands there twice",
+                     state->type ? state->type : "without type");
   }
   for (size_t i = 0; i < tree->mm_count; i++) {
     if (check_mm(tree, &tree->mms[i], e) < 0)

@@ -216,6 +216,15 @@ struct process {
   size_t thread_count;
 };
 
+/*
+ * kind "namespace": what the processes of a container have changed inside one of its namespaces,
+ * which itself is the runtime's. lib/namespace/TYPE.c reads and writes `detail`.
+ */
+struct namespace_state {
+  char *type; /* name of a namespace type: "uts", "net", "ipc"; once each */
+  json_t *detail;
+};
+
 /* A whole tree. Everything in it is owned by it. Parents precede their children. */
 struct tree {
   struct checkpoint checkpoint;
@@ -226,6 +235,8 @@ struct tree {
   size_t mm_count;
   struct file *files;
   size_t file_count;
+  struct namespace_state *namespaces;
+  size_t namespace_count;
 };
 
 void tree_free(struct tree *tree);
@@ -241,6 +252,7 @@ json_t *checkpoint_to_json(const struct checkpoint *checkpoint, struct err *e);
 json_t *process_to_json(const struct process *process, struct err *e);
 json_t *mm_to_json(const struct mm *mm, struct err *e);
 json_t *file_to_json(const struct file *file, struct err *e);
+json_t *namespace_to_json(const struct namespace_state *state, struct err *e);
 
 /*
  * Adds what one state frame's payload says to the tree. Every member is checked for type and range;
@@ -263,5 +275,6 @@ bool vma_continues(const struct vma *child, const struct vma *parent);
 struct process *tree_process(const struct tree *tree, int32_t pid);
 struct mm *tree_mm(const struct tree *tree, uint32_t id);
 struct file *tree_file(const struct tree *tree, uint32_t id);
+struct namespace_state *tree_namespace(const struct tree *tree, const char *type);
 
 #endif
