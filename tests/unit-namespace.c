@@ -5,7 +5,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "namespace/namespace.h"
-#include "proc/enter.h"
+#include "proc/inside.h"
 #include "proc/proc.h"
 #include "tap.h"
 
@@ -365,7 +365,7 @@ static json_t *read_semaphores(void *argument, int *fd, struct err *e)
 static bool has_values(pid_t pid, int a, int b, int c, int d, int f)
 {
   struct err e = {""};
-  json_t *values = enter_run(pid, "ipc", read_semaphores, NULL, NULL, &e);
+  json_t *values = inside_run(pid, "ipc", read_semaphores, NULL, NULL, &e);
   json_t *expected = json_pack("[i,i,i,i,i]", a, b, c, d, f);
   bool same = json_equal(values, expected);
   AUTO_FREE char *text = values ? json_dumps(values, 0) : NULL;
@@ -588,13 +588,13 @@ static json_t *die_there(void *argument, int *fd, struct err *e)
   abort();
 }
 
-static void test_enter(void)
+static void test_inside(void)
 {
   struct err e = {""};
 
-  ok(!enter_run(getpid(), "uts", die_there, NULL, NULL, &e) && strstr(e.text, "died"),
+  ok(!inside_run(getpid(), "uts", die_there, NULL, NULL, &e) && strstr(e.text, "died"),
      "a death inside is an error: %s", e.text);
-  ok(!enter_run(INT32_MAX, "uts", die_there, NULL, NULL, &e) && strstr(e.text, "No such"),
+  ok(!inside_run(INT32_MAX, "uts", die_there, NULL, NULL, &e) && strstr(e.text, "No such"),
      "so is a process that is not there: %s", e.text);
 }
 
@@ -612,6 +612,6 @@ int main(void)
   test_segments();
   test_refusals();
   test_bad_details();
-  test_enter();
+  test_inside();
   return done_testing();
 }

@@ -52,7 +52,8 @@ static int check_namespaces(struct capture *capture, const struct source *source
   return 0;
 }
 
-/* The runtime makes the container's init: only in a pid namespace of its own is its number given. */
+/* The runtime makes the container's init: only in a pid namespace of its own is its number given.
+ */
 static int check_init(struct capture *capture)
 {
   struct err why = {""};

@@ -7,7 +7,7 @@
 
 #include "base/cleanup.h"
 #include "namespace/settings.h"
-#include "proc/enter.h"
+#include "proc/inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -68,7 +68,7 @@ static json_t *list_segments(void *argument, int *fd, struct err *e)
 static int check(pid_t init, json_t *obstacles, struct err *e)
 {
   struct err why = {""};
-  json_t *ids = enter_run(init, "ipc", list_segments, NULL, NULL, &why);
+  json_t *ids = inside_run(init, "ipc", list_segments, NULL, NULL, &why);
   int result = 0;
 
   if (!ids) {
@@ -108,7 +108,7 @@ static json_t *open_segment(void *argument, int *fd, struct err *e)
 static int add_segment(const struct namespace_owner *owner, int id, struct err *e)
 {
   AUTO_CLOSE int local = -1;
-  json_t *opened = enter_run(owner->init, "ipc", open_segment, &id, &local, e);
+  json_t *opened = inside_run(owner->init, "ipc", open_segment, &id, &local, e);
   char path[32];
   char link[PATH_MAX];
   ssize_t length;
@@ -128,7 +128,7 @@ static int add_segment(const struct namespace_owner *owner, int id, struct err *
 
 static int dump_segments(const struct namespace_owner *owner, struct err *e)
 {
-  json_t *ids = enter_run(owner->init, "ipc", list_segments, NULL, NULL, e);
+  json_t *ids = inside_run(owner->init, "ipc", list_segments, NULL, NULL, e);
   int result = ids ? 0 : -1;
 
   for (size_t i = 0; result == 0 && i < json_array_size(ids); i++) {
@@ -177,7 +177,7 @@ static json_t *dump(const struct namespace_owner *owner, struct err *e)
 
   if (dump_segments(owner, e) < 0)
     return NULL;
-  inside = enter_run(owner->init, "ipc", dump_inside, (void *)owner, NULL, e);
+  inside = inside_run(owner->init, "ipc", dump_inside, (void *)owner, NULL, e);
   result = inside ? fields_from_json(fields, &detail, inside, e) : -1;
   json_decref(inside);
   if (result < 0 || complete_detail(owner, &detail, e) < 0)
@@ -210,7 +210,7 @@ static int restore(pid_t init, const json_t *json, struct err *e)
   if (fields_from_json(fields, &detail, json, e) < 0 ||
       settings_restore(init, "ipc", setting_paths, detail.settings, e) < 0)
     return -1;
-  return enter_do(init, "ipc", restore_inside, &inside, e);
+  return inside_do(init, "ipc", restore_inside, &inside, e);
 }
 
 static json_t *complete_inside(void *argument, int *fd, struct err *e)
@@ -234,7 +234,7 @@ static int complete(const struct namespace_owner *owner, const json_t *json, str
     if (adjustments_restore(owner, &detail.sets[i], e) < 0)
       return -1;
   }
-  return detail.set_count ? enter_do(owner->init, "ipc", complete_inside, &inside, e) : 0;
+  return detail.set_count ? inside_do(owner->init, "ipc", complete_inside, &inside, e) : 0;
 }
 
 const struct namespace_type namespace_ipc = {

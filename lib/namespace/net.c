@@ -6,7 +6,7 @@
 #include "base/cleanup.h"
 #include "namespace/namespace.h"
 #include "namespace/settings.h"
-#include "proc/enter.h"
+#include "proc/inside.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -298,7 +298,7 @@ static json_t *dump_loopback(void *argument, int *fd, struct err *e)
 
 static json_t *dump(const struct namespace_owner *owner, struct err *e)
 {
-  json_t *loopback = enter_run(owner->init, "net", dump_loopback, NULL, NULL, e);
+  json_t *loopback = inside_run(owner->init, "net", dump_loopback, NULL, NULL, e);
   json_t *settings = loopback ? settings_dump(owner->init, "net", setting_paths, e) : NULL;
   json_t *detail =
       settings ? json_pack("{s:O, s:O}", "loopback", loopback, "settings", settings) : NULL;
@@ -477,10 +477,10 @@ static int restore(pid_t init, const json_t *json, struct err *e)
   if (fields_from_json(fields, &detail, json, e) < 0 || check_loopback(&detail.loopback, e) < 0)
     return -1;
   /* The device's state resets settings of it, and these decide whether it has IPv6 addresses. */
-  if (enter_do(init, "net", restore_link, &detail.loopback, e) < 0 ||
+  if (inside_do(init, "net", restore_link, &detail.loopback, e) < 0 ||
       settings_restore(init, "net", setting_paths, detail.settings, e) < 0)
     return -1;
-  return enter_do(init, "net", restore_addresses, &detail.loopback, e);
+  return inside_do(init, "net", restore_addresses, &detail.loopback, e);
 }
 
 const struct namespace_type namespace_net = {

@@ -2,7 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
-#include "proc/enter.h"
+#include "proc/inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -107,8 +107,8 @@ static json_t *read_all(void *argument, int *fd, struct err *e)
 
 json_t *settings_dump(pid_t pid, const char *kind, const char *const paths[], struct err *e)
 {
-  json_t *values = enter_run(pid, kind, read_all, (void *)paths, NULL, e);
-  json_t *fresh = values ? enter_run(0, kind, read_all, (void *)paths, NULL, e) : NULL;
+  json_t *values = inside_run(pid, kind, read_all, (void *)paths, NULL, e);
+  json_t *fresh = values ? inside_run(0, kind, read_all, (void *)paths, NULL, e) : NULL;
   const char *name;
   void *next;
   json_t *value;
@@ -205,5 +205,5 @@ int settings_restore(pid_t pid, const char *kind, const char *const paths[], con
     if (check_setting(name, value, paths, e) < 0)
       return -1;
   }
-  return json_object_size(settings) ? enter_do(pid, kind, write_all, &argument, e) : 0;
+  return json_object_size(settings) ? inside_do(pid, kind, write_all, &argument, e) : 0;
 }

@@ -1,7 +1,7 @@
 /* uts_namespaces(7): the host's names. */
 #include "base/cleanup.h"
 #include "namespace/namespace.h"
-#include "proc/enter.h"
+#include "proc/inside.h"
 
 #include <errno.h>
 #include <string.h>
@@ -36,7 +36,7 @@ static json_t *read_names(void *argument, int *fd, struct err *e)
 
 static json_t *dump(const struct namespace_owner *owner, struct err *e)
 {
-  return enter_run(owner->init, "uts", read_names, NULL, NULL, e);
+  return inside_run(owner->init, "uts", read_names, NULL, NULL, e);
 }
 
 static json_t *write_names(void *argument, int *fd, struct err *e)
@@ -66,7 +66,7 @@ static int restore(pid_t init, const json_t *json, struct err *e)
     return -1;
   if (!detail.hostname || !detail.domainname)
     return err_set(e, "without a name");
-  return enter_do(init, "uts", write_names, &detail, e);
+  return inside_do(init, "uts", write_names, &detail, e);
 }
 
 const struct namespace_type namespace_uts = {

@@ -7,7 +7,7 @@
 #include "base/io.h"
 #include "object/object.h"
 #include "object/sysv.h"
-#include "proc/enter.h"
+#include "proc/inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -78,7 +78,7 @@ static int dump(const struct object_dump *dump, const struct object_source *sour
   if (check(dump, source, e) < 0)
     return -1;
   file->size = (uint64_t)source->stat.st_size;
-  file->detail = enter_run(source->pid, "ipc", stat_segment, &segment, NULL, e);
+  file->detail = inside_run(source->pid, "ipc", stat_segment, &segment, NULL, e);
   return file->detail ? 0 : -1;
 }
 
@@ -158,7 +158,7 @@ static int restore(struct object_restore *restore, const struct file *file, stru
   snprintf(key, sizeof(key), "sysvshm %d", making.object.id);
   shared = object_shared_fd(restore, key);
   if (shared < 0) {
-    json_t *made = enter_run(restore->init, "ipc", make_segment, &making, &shared, e);
+    json_t *made = inside_run(restore->init, "ipc", make_segment, &making, &shared, e);
 
     json_decref(made);
     if (!made || object_share_fd(restore, key, shared, e) < 0)
@@ -193,7 +193,7 @@ static int attach(struct object_restore *restore, const struct file *file, int f
   (void)tracee;
   if (read_object(restore, file, &object, e) < 0)
     return -1;
-  return enter_do(restore->init, "ipc", finish_segment, &object, e);
+  return inside_do(restore->init, "ipc", finish_segment, &object, e);
 }
 
 const struct object_type object_sysvshm = {

@@ -1,4 +1,4 @@
-#include "proc/enter.h"
+#include "proc/inside.h"
 
 #include "base/cleanup.h"
 #include "base/io.h"
@@ -97,7 +97,8 @@ static int enter(pid_t pid, const char *kind, struct err *e)
 }
 
 /* In the child: enters, runs, replies. */
-static void reply(int socket, pid_t pid, const char *kind, enter_function *function, void *argument)
+static void reply(int socket, pid_t pid, const char *kind, inside_function *function,
+                  void *argument)
 {
   struct err why = {""};
   AUTO_CLOSE int fd = -1;
@@ -161,8 +162,8 @@ static json_t *receive(int socket, int *fd, struct err *e)
   return value;
 }
 
-json_t *enter_run(pid_t pid, const char *kind, enter_function *function, void *argument, int *fd,
-                  struct err *e)
+json_t *inside_run(pid_t pid, const char *kind, inside_function *function, void *argument, int *fd,
+                   struct err *e)
 {
   AUTO_CLOSE int ours = -1;
   AUTO_CLOSE int theirs = -1;
@@ -199,9 +200,9 @@ json_t *enter_run(pid_t pid, const char *kind, enter_function *function, void *a
   return value;
 }
 
-int enter_do(pid_t pid, const char *kind, enter_function *function, void *argument, struct err *e)
+int inside_do(pid_t pid, const char *kind, inside_function *function, void *argument, struct err *e)
 {
-  json_t *value = enter_run(pid, kind, function, argument, NULL, e);
+  json_t *value = inside_run(pid, kind, function, argument, NULL, e);
 
   json_decref(value);
   return value ? 0 : -1;
