@@ -97,11 +97,11 @@ teardown() { end_all; }
 }
 
 @test "refused: a mapped file that was deleted" {
-  refused 'pid [0-9]+ \(.*/gone \(deleted\)\): cannot be checkpointed: it was deleted' memory deleted
+  refused 'pid [0-9]+ mapping at 0x[0-9a-f]+ \(.*/gone \(deleted\)\): cannot be checkpointed: it was deleted' memory deleted
 }
 
 @test "refused: System V shared memory" {
-  refused 'pid [0-9]+ mapping at 0x[0-9a-f]+ \(/SYSV.*\): .* System V shared memory is not' memory sysv
+  refused 'pid [0-9]+ mapping at 0x[0-9a-f]+ \(/SYSV.*\): .* System V shared memory of an ipc namespace that others use' memory sysv
 }
 
 @test "refused: secret memory" {

@@ -84,18 +84,20 @@ static int check_process(struct capture *capture, struct source *source)
   return 0;
 }
 
+/* context: how it is called in an obstacle; NULL: as its type and name say. */
 static int visit_object(struct capture *capture, const struct object_source *object, void *context,
                         struct err *e)
 {
   const struct object_type *type = object_type_of(object);
   struct err why = {""};
   char text[PATH_MAX + 64];
-  const char *name;
+  const char *name = context;
 
-  (void)context;
   (void)e;
   if (!type->check || type->check(&capture->objects, object, &why) == 0)
     return 0;
+  if (name)
+    return capture_obstacle(capture, object->pid, name, &why);
   object_describe(object, text, sizeof(text));
   name = strchr(text + strlen("pid "), ' '); /* behind the pid, which stands on its own */
   return capture_obstacle(capture, object->pid, name ? name + 1 : text, &why);
@@ -132,10 +134,11 @@ static int check_maps(struct capture *capture, const struct source *source, stru
   for (size_t i = 0; i < maps.count; i++) {
     const struct proc_map *map = &maps.maps[i];
     char name[PATH_MAX + 64];
+    char link[64];
     struct err why = {""};
 
+    snprintf(name, sizeof(name), "mapping at 0x%lx (%s)", (unsigned long)map->start, map->name);
     if (capture_map_check(map, &why) < 0) {
-      snprintf(name, sizeof(name), "mapping at 0x%lx (%s)", (unsigned long)map->start, map->name);
       if (capture_obstacle(capture, source->pid, name, &why) < 0)
         return -1;
       continue;
@@ -144,9 +147,9 @@ static int check_maps(struct capture *capture, const struct source *source, stru
         (last && map->inode == last->inode && map->device == last->device))
       continue;
     last = map; /* the parts of a library stand one after the other */
-    snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)map->start,
+    snprintf(link, sizeof(link), "map_files/%lx-%lx", (unsigned long)map->start,
              (unsigned long)map->end);
-    if (capture_visit(capture, source->pid, -1, -1, name, visit_object, NULL, e) < 0 &&
+    if (capture_visit(capture, source->pid, -1, -1, link, visit_object, name, e) < 0 &&
         errno != ENOENT && errno != ESRCH)
       return -1;
   }
