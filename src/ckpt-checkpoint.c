@@ -23,6 +23,8 @@ int main(int argc, char **argv)
       {"root", OPT_STRING, &options.registry, "DIR", "the registry of containers"},
       {"pid", OPT_UINT, &options.pid, "N", "the tree under process N instead of a container"},
       {"tcp-close", OPT_BOOL, &options.tcp_close, NULL, "TCP connections come back closed"},
+      {"archive-rootfs-changes", OPT_BOOL, &options.archive_rootfs, NULL,
+       "take along what a container has changed on its root file system"},
       {"stage", OPT_LIST, &options.swaps, "NAME=PROGRAM", "a program of yours for one stage"},
       {"print-pipeline", OPT_BOOL, &options.print, NULL, "print the shell pipeline, do nothing"},
       {"check", OPT_BOOL, &options.check, NULL, "list what stands against it, do nothing"},

@@ -41,6 +41,7 @@ static int find_root(const struct flags *flags, const char *id, struct dump_opti
   options->id = container->id;
   if (strcmp(container->runtime, "ckpt-run") != 0)
     options->runtime = container->runtime;
+  options->bundle = container->bundle;
   return 0;
 }
 
@@ -67,6 +68,8 @@ int main(int argc, char **argv)
       {"snapshot", OPT_STRING, &flags.snapshot, "HOW",
        "copy on write: auto, fork, or stop for none"},
       {"tcp-close", OPT_BOOL, &options.tcp_close, NULL, "TCP connections come back closed"},
+      {"archive-rootfs-changes", OPT_BOOL, &options.archive_rootfs, NULL,
+       "take along what a container has changed on its root file system"},
       {"check", OPT_BOOL, &flags.check, NULL, "list what stands against it; touch nothing"},
       {"json", OPT_BOOL, &flags.json, NULL, "with --check: as JSON"},
       {"commit-fd", OPT_UINT, &flags.commit_fd, "N", "a byte from descriptor N commits"},

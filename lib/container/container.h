@@ -25,6 +25,7 @@ struct container {
   const char *runtime; /* "ckpt-run", "runc", "crun" */
   pid_t pid;           /* of its first process */
   uint64_t start_time; /* field 22 of /proc/PID/stat */
+  char *bundle;        /* directory of its config.json; NULL: it was made without one */
   enum container_status status;
 };
 void container_free(struct container *container);

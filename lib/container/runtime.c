@@ -14,20 +14,41 @@
 
 enum { RECORD_LIMIT = 4 << 20 };
 
+static const char *crun_bundle(const json_t *state)
+{
+  return json_string_value(json_object_get(state, "bundle"));
+}
+
+/* One of the labels of libcontainer's configuration. */
+static const char *runc_bundle(const json_t *state)
+{
+  const json_t *labels = json_object_get(json_object_get(state, "config"), "labels");
+
+  for (size_t i = 0; i < json_array_size(labels); i++) {
+    const char *label = json_string_value(json_array_get(labels, i));
+
+    if (label && strncmp(label, "bundle=", 7) == 0)
+      return label + 7;
+  }
+  return NULL;
+}
+
 /* How a runtime's record looks: which file, and what its members are called. */
 static const struct record {
   const char *runtime;
   const char *file;
   const char *pid;
   const char *start_time;
+  const char *(*bundle)(const json_t *state);
 } records[] = {
-    {"crun", "status", "pid", "process-start-time"},
-    {"runc", "state.json", "init_process_pid", "init_process_start"},
-    {"ckpt-run", "state.json", "pid", "startTime"},
+    {"crun", "status", "pid", "process-start-time", crun_bundle},
+    {"runc", "state.json", "init_process_pid", "init_process_start", runc_bundle},
+    {"ckpt-run", "state.json", "pid", "startTime", NULL},
 };
 
 void container_free(struct container *container)
 {
+  free(container->bundle);
   free(container->id);
   *container = (struct container){0};
 }
@@ -66,19 +87,21 @@ static int64_t number(const json_t *state, const char *name)
   return json_is_integer(value) ? json_integer_value(value) : -1;
 }
 
-/* Is it this runtime's record? Then the container is filled from it. */
-static bool take_record(const struct record *record, const json_t *state,
-                        struct container *container)
+/* Is it this runtime's record? Then the container is filled from it. 1 yes, 0 no, -1. */
+static int take_record(const struct record *record, const json_t *state,
+                       struct container *container, struct err *e)
 {
+  const char *bundle = record->bundle ? record->bundle(state) : NULL;
   int64_t pid = number(state, record->pid);
   int64_t start_time = number(state, record->start_time);
 
   if (pid < 0 || pid > INT32_MAX || start_time < 0)
-    return false;
+    return 0;
   container->runtime = record->runtime;
   container->pid = (pid_t)pid;
   container->start_time = (uint64_t)start_time;
-  return true;
+  container->bundle = bundle ? strdup(bundle) : NULL;
+  return bundle && !container->bundle ? err_sys(e, "bundle") : 1;
 }
 
 /* 1: it has a record and that is understood; 0: it has none; -1. */
@@ -89,7 +112,7 @@ static int read_record(int entry, struct container *container, struct err *e)
   for (size_t i = 0; i < ARRAY_LEN(records); i++) {
     AUTO_FREE char *text = NULL;
     json_t *state;
-    bool taken;
+    int taken;
 
     if (io_read_file(entry, records[i].file, RECORD_LIMIT, &text, NULL, e) < 0) {
       if (errno != ENOENT)
@@ -98,10 +121,10 @@ static int read_record(int entry, struct container *container, struct err *e)
     }
     seen = true;
     state = json_loads(text, 0, NULL);
-    taken = take_record(&records[i], state, container);
+    taken = take_record(&records[i], state, container, e);
     json_decref(state);
-    if (taken)
-      return 1;
+    if (taken != 0)
+      return taken;
   }
   return seen ? err_set(e, "its state file is damaged") : 0;
 }

@@ -58,6 +58,7 @@ struct capture {
   size_t source_count;
   size_t depth;                 /* index of the tree's pid namespace in NSpid lists */
   struct proc_idmap uids, gids; /* of the tree's user namespace */
+  int root;                     /* the root directory of a runtime's container; -1 for others */
   char *cgroup; /* a container's directory; its members belong to the tree. NULL: none */
   bool thawed;  /* it stood frozen, and must again when we let it go */
   struct tree tree;
@@ -126,6 +127,21 @@ typedef int source_visitor(struct capture *capture, const struct object_source *
                            void *context, struct err *e);
 int capture_visit(struct capture *capture, pid_t pid, int pidfd, int fd, const char *name,
                   source_visitor *visit, void *context, struct err *e);
+
+/*
+ * mounts.c: what the container has mounted and unmounted itself, and each tmpfs with what is in it.
+ * In pass one, what of that stands against a checkpoint.
+ */
+int capture_check_mounts(struct capture *capture, struct err *e);
+int capture_mounts(struct capture *capture, struct err *e);
+/*
+ * contents.c: what is mounted at a point, inode by inode. upper: -1, or a directory with the
+ * overlay's changes, which are all that is taken.
+ */
+int capture_contents(struct capture *capture, const char *point, int upper, struct err *e);
+/* files.c: a new file of the model that nobody has open. */
+struct file *capture_new_file(struct capture *capture, const struct object_type *type,
+                              struct err *e);
 
 /* memory.c: VMAs of a stopped process; whether a mapping can be captured at all. */
 int capture_memory(struct capture *capture, struct source *source, struct mm *mm, struct err *e);

@@ -185,5 +185,7 @@ int capture_check(struct capture *capture, struct err *e)
         check_links(capture, source, e) < 0)
       return -1;
   }
+  if (capture_check_mounts(capture, e) < 0)
+    return -1;
   return capture_check_namespaces(capture, e);
 }

@@ -10,6 +10,7 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -62,12 +63,24 @@ static int32_t number_of(const struct object_dump *dump, pid_t pid)
   return capture_number(dump->context, pid);
 }
 
+static int init_container(struct capture *capture, struct err *e)
+{
+  char path[64];
+
+  snprintf(path, sizeof(path), "/proc/%d/root", capture->options->pid);
+  capture->root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (capture->root < 0)
+    return err_sys(e, "%s", path);
+  return cgroup_find(capture->options->pid, &capture->cgroup, e);
+}
+
 static int capture_init(struct capture *capture, const struct dump_options *options, struct err *e)
 {
   struct rlimit limit;
 
   *capture = (struct capture){
       .options = options,
+      .root = -1,
       .obstacles = json_array(),
       .objects = {.tcp_close = options->tcp_close,
                   .in_tree = in_tree,
@@ -87,7 +100,7 @@ static int capture_init(struct capture *capture, const struct dump_options *opti
   if (proc_idmap_read(options->pid, "uid_map", &capture->uids, e) != 0 ||
       proc_idmap_read(options->pid, "gid_map", &capture->gids, e) != 0)
     return err_set(e, "pid %d: no such process", options->pid);
-  return options->runtime ? cgroup_find(options->pid, &capture->cgroup, e) : 0;
+  return options->runtime ? init_container(capture, e) : 0;
 }
 
 static void capture_free(struct capture *capture)
@@ -96,6 +109,7 @@ static void capture_free(struct capture *capture)
   for (size_t i = 0; i < capture->known_count; i++)
     cleanup_close(&capture->known[i].local);
   free(capture->known);
+  cleanup_close(&capture->root);
   free(capture->cgroup);
   tree_free(&capture->tree);
   json_decref(capture->obstacles);

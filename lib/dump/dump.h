@@ -18,6 +18,8 @@ struct dump_options {
   const char *id;              /* container id, or NULL for a tree given by pid */
   pid_t pid;                   /* root of the tree, in our pid namespace */
   const char *runtime;         /* "runc", "crun": whose container it is; NULL: a plain tree */
+  const char *bundle;          /* a runtime's container: the directory of its config.json */
+  bool archive_rootfs;         /* what it has changed on its root file system is in the image */
   bool leave_running;          /* when committed: let it run on, instead of ending it */
   bool tcp_close;              /* established TCP connections are no obstacle */
   bool splice;                 /* the reader of the stream is one of ours */

@@ -129,6 +129,26 @@ static int add_file(struct capture *capture, const struct object_source *object,
   return 0;
 }
 
+struct file *capture_new_file(struct capture *capture, const struct object_type *type,
+                              struct err *e)
+{
+  struct known_file *known =
+      list_append(&capture->known, &capture->known_count, sizeof(*capture->known));
+  struct file *file = list_append(&capture->tree.files, &capture->tree.file_count, sizeof(*file));
+
+  if (known)
+    *known = (struct known_file){.local = -1, .is_mapping = true};
+  if (file) {
+    file->id = (uint32_t)capture->tree.file_count;
+    file->type = strdup(type->name);
+  }
+  if (!known || !file || !file->type) {
+    err_sys(e, "files");
+    return NULL;
+  }
+  return file;
+}
+
 static int with_description(const struct object_source *object, struct err *e)
 {
   char text[PATH_MAX + 64];

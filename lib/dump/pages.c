@@ -257,7 +257,9 @@ static int emit_object(struct emitter *emitter, int fd, uint64_t size, struct er
     hole = lseek(fd, data, SEEK_HOLE);
     if (hole < 0)
       return err_sys(e, "seek");
+    /* Blocks of a file system may be smaller than pages. */
     data &= ~(off_t)(PAGE_SIZE_X86 - 1);
+    hole = (hole + PAGE_SIZE_X86 - 1) & ~(off_t)(PAGE_SIZE_X86 - 1);
     for (at = (uint64_t)data; at < (uint64_t)hole && at < size;) {
       uint64_t end = (at | (EXTENT_SIZE - 1)) + 1;
 
@@ -272,6 +274,17 @@ static int emit_object(struct emitter *emitter, int fd, uint64_t size, struct er
   return 0;
 }
 
+/* A description of our own: seeking would move the target's position. */
+static int open_content(const struct capture *capture, size_t index, struct err *e)
+{
+  const struct file *file = &capture->tree.files[index];
+  const struct object_type *type = object_type_by_name(file->type);
+
+  if (type->open)
+    return type->open(capture->root, file, O_RDONLY | O_NOATIME, e);
+  return object_reopen(capture->known[index].local, 0 /* O_RDONLY */, e);
+}
+
 static int emit_objects(struct emitter *emitter, struct err *e)
 {
   struct capture *capture = emitter->capture;
@@ -284,8 +297,7 @@ static int emit_objects(struct emitter *emitter, struct err *e)
     if (file->space <= done)
       continue;
     done = emitter->space = file->space;
-    /* A description of our own: seeking would move the target's position. */
-    fd = object_reopen(capture->known[i].local, 0 /* O_RDONLY */, e);
+    fd = open_content(capture, i, e);
     if (fd < 0 || emit_object(emitter, fd, file->size, e) < 0)
       return err_prefix(e, "file %u (%s)", file->id, file->type);
   }

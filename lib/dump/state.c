@@ -139,6 +139,8 @@ int capture_state(struct capture *capture, struct err *e)
   if (known)
     sched_setaffinity(0, sizeof(before), &before);
   if (result == 0)
+    result = capture_mounts(capture, e);
+  if (result == 0)
     result = capture_namespaces(capture, e);
   return result < 0 ? -1 : take_checkpoint(capture, e);
 }

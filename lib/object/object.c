@@ -10,11 +10,12 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-/* In the order of asking; the last one takes whatever is left, and refuses it. */
+/* In the order of asking; object_unknown takes whatever is left, and refuses it. */
 static const struct object_type *const types[] = {
-    &object_stream,    &object_memfd,    &object_shmem, &object_sysvshm, &object_regular,
-    &object_directory, &object_device,   &object_pipe,  &object_eventfd, &object_epoll,
-    &object_timerfd,   &object_signalfd, &object_tcp,   &object_unknown,
+    &object_stream,  &object_memfd,     &object_shmem,   &object_sysvshm,
+    &object_regular, &object_directory, &object_device,  &object_pipe,
+    &object_eventfd, &object_epoll,     &object_timerfd, &object_signalfd,
+    &object_tcp,     &object_unknown,   &object_mount,   &object_inode,
 };
 
 const struct object_type *object_type_of(const struct object_source *source)

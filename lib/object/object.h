@@ -9,6 +9,7 @@
 #define CKPT_OBJECT_OBJECT_H
 
 #include "base/err.h"
+#include "proc/proc.h"
 #include "state/model.h"
 
 #include <stdbool.h>
@@ -50,7 +51,8 @@ struct object_restore {
   int root_fd;    /* O_PATH of the restored tree's root directory; paths are opened below it */
   int net_fd;     /* its network namespace, or -1: ours */
   int streams[3]; /* what a container has from outside; -1: nothing */
-  pid_t init; /* host pid of the container's first process; 0: a plain tree, in our namespaces */
+  pid_t init;     /* a runtime's container: its first process, here; else 0 */
+  struct proc_idmap uids, gids; /* of its user namespace */
   bool tcp_close;
   int *local;     /* by index in tree->files: our descriptor of each restored file, -1 not yet */
   json_t *shared; /* object; scratch for types whose descriptions share something (a pipe) */
@@ -59,7 +61,24 @@ struct object_restore {
 struct object_type {
   const char *name; /* of struct file's `type` */
 
+  /*
+   * Is it what the source is? Types that no descriptor has, but that are there for others to be
+   * opened in (mounts, inodes), are not asked and have create instead of dump and restore.
+   */
   bool (*matches)(const struct object_source *source);
+
+  /*
+   * Makes what stands in the file systems of a restored container, before anything is looked for in
+   * there. Nobody keeps a descriptor of it.
+   */
+  int (*create)(struct object_restore *restore, const struct file *file, struct err *e);
+
+  /*
+   * A descriptor of the content of a file with a space that none of ours is open on: below the
+   * root directory of the tree, at the dump or at the restore. -1 with e set. The caller's to
+   * close.
+   */
+  int (*open)(int root, const struct file *file, int flags, struct err *e);
 
   /*
    * Pass one, before the target is touched or while it runs: can this be dumped? Refusals are
@@ -114,7 +133,7 @@ int object_reopen(int fd, uint32_t flags, struct err *e);
 /* The types, one a file. */
 extern const struct object_type object_regular, object_directory, object_device, object_pipe,
     object_eventfd, object_epoll, object_timerfd, object_signalfd, object_memfd, object_shmem,
-    object_sysvshm, object_tcp, object_stream, object_unknown;
+    object_sysvshm, object_tcp, object_stream, object_unknown, object_mount, object_inode;
 
 /* stream.c: is it one that a container has from outside? For `foreign`. */
 bool object_is_foreign(const struct object_dump *dump, const struct object_source *source);

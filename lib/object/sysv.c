@@ -45,10 +45,12 @@ int sysv_from_image(pid_t pid, const struct sysv_object *image, struct sysv_obje
       proc_idmap_read(pid, "gid_map", &gids, e) != 0)
     return -1;
   *object = *image;
-  if (!proc_id_outside(&uids, image->uid, &object->uid) ||
-      !proc_id_outside(&uids, image->cuid, &object->cuid) ||
-      !proc_id_outside(&gids, image->gid, &object->gid) ||
-      !proc_id_outside(&gids, image->cgid, &object->cgid))
+  object->uid = proc_id_outside(&uids, image->uid);
+  object->cuid = proc_id_outside(&uids, image->cuid);
+  object->gid = proc_id_outside(&gids, image->gid);
+  object->cgid = proc_id_outside(&gids, image->cgid);
+  if (object->uid == UINT32_MAX || object->cuid == UINT32_MAX || object->gid == UINT32_MAX ||
+      object->cgid == UINT32_MAX)
     return err_set(e, "id %d: an owner of it is not mapped in the new container's user namespace",
                    image->id);
   return image->id >= 0 ? 0 : err_set(e, "id %d: is not one", image->id);

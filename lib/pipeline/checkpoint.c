@@ -77,6 +77,8 @@ static void add_load(struct pipeline *pipeline, const struct checkpoint_options 
   }
   if (options->tcp_close)
     stage_word(load, "--tcp-close");
+  if (options->archive_rootfs)
+    stage_word(load, "--archive-rootfs-changes");
   if (options->leave_running)
     stage_word(load, "--leave-running");
   if (options->snapshot) {

@@ -18,7 +18,7 @@ struct checkpoint_options {
   const char *stats;    /* NULL: none, "": a line, "json" */
   uint64_t deadline;    /* seconds, 0: none */
   struct opt_list swaps;
-  bool leave_running, exclude_zero, direct, tcp_close, check, json, print;
+  bool leave_running, exclude_zero, direct, tcp_close, archive_rootfs, check, json, print;
 };
 
 /* Returns the exit status; what went wrong is in e and was not printed. */

@@ -38,17 +38,15 @@ uint32_t proc_id_inside(const struct proc_idmap *map, uint32_t outside)
   return OVERFLOW_ID;
 }
 
-bool proc_id_outside(const struct proc_idmap *map, uint32_t inside, uint32_t *outside)
+uint32_t proc_id_outside(const struct proc_idmap *map, uint32_t inside)
 {
   for (size_t i = 0; i < map->count; i++) {
     const struct proc_idrange *range = &map->ranges[i];
 
-    if (inside >= range->inside && inside - range->inside < range->count) {
-      *outside = range->outside + (inside - range->inside);
-      return true;
-    }
+    if (inside >= range->inside && inside - range->inside < range->count)
+      return range->outside + (inside - range->inside);
   }
-  return false;
+  return UINT32_MAX;
 }
 
 int proc_status_inside(pid_t pid, struct proc_status *status, struct err *e)

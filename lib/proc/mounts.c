@@ -39,7 +39,7 @@ static int parse_mount(char *line, struct proc_mount *mount, struct err *e)
 {
   char *rest = strstr(line, " - ");
   unsigned major_number, minor_number;
-  const char *root, *point, *type, *options;
+  const char *root, *point, *flags, *type, *source, *options;
   char *at;
   int used = 0;
 
@@ -49,18 +49,33 @@ static int parse_mount(char *line, struct proc_mount *mount, struct err *e)
   at = line + used;
   root = word(&at);
   point = word(&at);
+  flags = word(&at);
   rest += 3;
   type = word(&rest);
-  word(&rest); /* the source */
-  options = word(&rest);
-  if (!root || !point || !type || !options)
+  source = word(&rest);
+  options = rest; /* its parts are decoded when they are parted */
+  if (!root || !point || !flags || !type || !source || !options)
     return err_set(e, "mountinfo: unexpected line \"%.60s\"", line);
   mount->device = makedev(major_number, minor_number);
   mount->root = strdup(root);
   mount->point = strdup(point);
+  mount->flags = strdup(flags);
   mount->type = strdup(type);
+  mount->source = strdup(source);
   mount->options = strdup(options);
-  return mount->root && mount->point && mount->type && mount->options ? 0 : err_sys(e, "mountinfo");
+  return mount->root && mount->point && mount->flags && mount->type && mount->source &&
+                 mount->options
+             ? 0
+             : err_sys(e, "mountinfo");
+}
+
+char *proc_mount_option(char **options)
+{
+  char *option = strsep(options, ",");
+
+  if (option)
+    decode_octal(option);
+  return option;
 }
 
 int proc_mounts_read(pid_t pid, struct proc_mounts *mounts, struct err *e)
@@ -91,7 +106,9 @@ void proc_mounts_free(struct proc_mounts *mounts)
   for (size_t i = 0; i < mounts->count; i++) {
     free(mounts->items[i].root);
     free(mounts->items[i].point);
+    free(mounts->items[i].flags);
     free(mounts->items[i].type);
+    free(mounts->items[i].source);
     free(mounts->items[i].options);
   }
   free(mounts->items);

@@ -63,8 +63,7 @@ struct proc_idmap {
 };
 int proc_idmap_read(pid_t pid, const char *name, struct proc_idmap *map, struct err *e);
 uint32_t proc_id_inside(const struct proc_idmap *map, uint32_t outside);
-/* False when the id is not mapped. */
-bool proc_id_outside(const struct proc_idmap *map, uint32_t inside, uint32_t *outside);
+uint32_t proc_id_outside(const struct proc_idmap *map, uint32_t inside); /* UINT32_MAX: none */
 /* Turns all ids of a status into those that the process itself sees. */
 int proc_status_inside(pid_t pid, struct proc_status *status, struct err *e);
 
@@ -92,8 +91,10 @@ struct proc_mount {
   dev_t device;
   char *root;  /* which directory of the file system is mounted */
   char *point; /* where, from the process's root */
+  char *flags; /* of the mount: "rw,nosuid,relatime" */
   char *type;
-  char *options; /* of the file system, not of the mount */
+  char *source;
+  char *options; /* of the file system; what stands between commas is still encoded */
 };
 struct proc_mounts {
   struct proc_mount *items;
@@ -101,6 +102,8 @@ struct proc_mounts {
 };
 int proc_mounts_read(pid_t pid, struct proc_mounts *mounts, struct err *e);
 void proc_mounts_free(struct proc_mounts *mounts);
+/* The next of a copy of a mount's options, decoded in place; NULL when there is none. */
+char *proc_mount_option(char **options);
 
 /* Lists of numbers, in ascending order where the kernel has them so. */
 struct proc_list {

@@ -15,7 +15,7 @@ int rebuild_check_files(struct rebuild *rebuild, struct err *e)
     const struct file *file = &rebuild->tree.files[i];
     const struct object_type *type = object_type_by_name(file->type);
 
-    if (!type || !type->restore)
+    if (!type || (!type->restore && !type->create))
       return err_set(e, "file %u: a \"%s\" cannot be restored here", file->id, file->type);
     if (type->check_restore && type->check_restore(&rebuild->objects, file, e) < 0)
       return -1;
@@ -52,6 +52,7 @@ static int check_pids(const struct rebuild *rebuild, struct err *e)
 /* The control socket stands above every descriptor of the tree; the limit must allow it. */
 static int choose_control_fd(struct rebuild *rebuild, struct err *e)
 {
+  size_t opened = 0; /* by us, all at once */
   struct rlimit limit;
   int highest = 2;
 
@@ -61,14 +62,18 @@ static int choose_control_fd(struct rebuild *rebuild, struct err *e)
     for (size_t k = 0; k < process->descriptor_count; k++)
       highest = process->descriptors[k].fd > highest ? process->descriptors[k].fd : highest;
   }
+  for (size_t i = 0; i < rebuild->tree.file_count; i++) {
+    const struct object_type *type = object_type_by_name(rebuild->tree.files[i].type);
+
+    opened += !type || !type->create;
+  }
   /* What is received before its place is known must fit below it, too. */
   rebuild->control_fd = highest + 1 < SEND_LIMIT ? SEND_LIMIT : highest + 1;
   if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
     return err_sys(e, "limit of open files");
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-  if ((rlim_t)rebuild->control_fd + 1 >= limit.rlim_max ||
-      rebuild->tree.file_count + 32 >= limit.rlim_max)
+  if ((rlim_t)rebuild->control_fd + 1 >= limit.rlim_max || opened + 32 >= limit.rlim_max)
     return err_set(e, "the tree has more descriptors than our limit of open files, %" PRIu64,
                    (uint64_t)limit.rlim_max);
   return 0;

@@ -9,14 +9,35 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
+int rebuild_create(struct rebuild *rebuild, struct err *e)
+{
+  struct object_restore *objects = &rebuild->objects;
+
+  objects->init = rebuild->processes[0].threads[0].pid;
+  if (proc_idmap_read(objects->init, "uid_map", &objects->uids, e) != 0 ||
+      proc_idmap_read(objects->init, "gid_map", &objects->gids, e) != 0)
+    return err_prefix(e, "pid %d", objects->init);
+  for (size_t i = 0; i < rebuild->tree.file_count; i++) {
+    const struct file *file = &rebuild->tree.files[i];
+    const struct object_type *type = object_type_by_name(file->type);
+
+    if (type && type->create && type->create(objects, file, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
 int rebuild_files(struct rebuild *rebuild, struct err *e)
 {
   struct object_restore *objects = &rebuild->objects;
 
   for (size_t i = 0; i < rebuild->tree.file_count; i++) {
     const struct file *file = &rebuild->tree.files[i];
+    const struct object_type *type = object_type_by_name(file->type);
 
-    objects->local[i] = object_type_by_name(file->type)->restore(objects, file, e);
+    if (type->create)
+      continue; /* done, and nobody's */
+    objects->local[i] = type->restore(objects, file, e);
     if (objects->local[i] < 0)
       return err_prefix(e, "file %u (%s)", file->id, file->type);
   }
@@ -198,9 +219,10 @@ static int set_owner(const struct file *file, struct tracee *tracee, int fd, str
   return 0;
 }
 
+/* The last first: what is in a file system gets its final state before that one. */
 int rebuild_attach(struct rebuild *rebuild, struct err *e)
 {
-  for (size_t i = 0; i < rebuild->tree.file_count; i++) {
+  for (size_t i = rebuild->tree.file_count; i-- > 0;) {
     const struct file *file = &rebuild->tree.files[i];
     const struct object_type *type = object_type_by_name(file->type);
     int fd = -1;

@@ -125,34 +125,47 @@ static int fill_process(const struct rebuilt *which, const struct frame *frame,
 /* The description may be a read-only one; filling takes another. */
 static int open_object(const struct rebuild *rebuild, size_t index, struct err *e)
 {
+  const struct file *file = &rebuild->tree.files[index];
+  const struct object_type *type = object_type_by_name(file->type);
+
+  if (type->open)
+    return type->open(rebuild->objects.root_fd, file, O_WRONLY, e);
   return object_reopen(rebuild->objects.local[index], O_RDWR, e);
 }
 
-static int fill_object(const struct rebuild *rebuild, const struct frame *frame,
-                       const uint8_t *payload, struct err *e)
+static int write_object(const struct file *file, int fd, const struct frame *frame,
+                        const uint8_t *payload, struct err *e)
 {
-  for (size_t i = 0; i < rebuild->tree.file_count; i++) {
-    const struct file *file = &rebuild->tree.files[i];
+  for (struct runs runs = {.bits = frame->stored}; next_run(&runs);) {
+    uint64_t offset = frame->address + (uint64_t)runs.first * PAGE_SIZE_X86;
+    uint64_t size = (uint64_t)runs.count * PAGE_SIZE_X86;
+
+    if (offset >= file->size)
+      return err_set(e, "space %u: page at %" PRIu64 " is behind the end", frame->space, offset);
+    /* The last page may be longer than the object. */
+    if (io_pwrite(fd, payload, size < file->size - offset ? size : file->size - offset,
+                  (off_t)offset) < 0)
+      return err_sys(e, "space %u: write", frame->space);
+    payload += size;
+  }
+  return 0;
+}
+
+static int fill_object(struct rebuild *rebuild, const struct frame *frame, const uint8_t *payload,
+                       struct err *e)
+{
+  size_t count = rebuild->tree.file_count;
+
+  for (size_t i = 0; i < count; i++) {
+    size_t index = (rebuild->filled + i) % count;
+    const struct file *file = &rebuild->tree.files[index];
     AUTO_CLOSE int fd = -1;
 
-    if (file->space != frame->space)
+    if (!file->space || file->space != frame->space)
       continue;
-    fd = open_object(rebuild, i, e);
-    if (fd < 0)
-      return -1;
-    for (struct runs runs = {.bits = frame->stored}; next_run(&runs);) {
-      uint64_t offset = frame->address + (uint64_t)runs.first * PAGE_SIZE_X86;
-      uint64_t size = (uint64_t)runs.count * PAGE_SIZE_X86;
-
-      if (offset >= file->size)
-        return err_set(e, "space %u: page at %" PRIu64 " is behind the end", frame->space, offset);
-      /* The last page may be longer than the object. */
-      if (io_pwrite(fd, payload, size < file->size - offset ? size : file->size - offset,
-                    (off_t)offset) < 0)
-        return err_sys(e, "space %u: write", frame->space);
-      payload += size;
-    }
-    return 0;
+    rebuild->filled = index;
+    fd = open_object(rebuild, index, e);
+    return fd < 0 ? -1 : write_object(file, fd, frame, payload, e);
   }
   return err_set(e, "page frame of space %u, which no state frame knows", frame->space);
 }

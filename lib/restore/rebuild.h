@@ -54,6 +54,7 @@ struct rebuild {
   struct oci oci;      /* the runtime's container that we restore into */
   bool created;        /* that is there */
   struct numbers numbers;
+  size_t filled;       /* index of the file that was filled last: the next is not far */
   uint64_t page_bytes; /* filled so far */
 };
 
@@ -124,6 +125,9 @@ int rebuild_fill(struct rebuild *rebuild, const struct frame *frame, const void 
 int rebuild_inherit(struct rebuild *rebuild, const struct frame *frame, struct err *e);
 
 /* files.c: descriptions here, descriptors there. */
+/* What the image brings into the file systems of a container that is there: files are opened there.
+ */
+int rebuild_create(struct rebuild *rebuild, struct err *e);
 int rebuild_files(struct rebuild *rebuild, struct err *e);
 /* Installs all descriptors, the working directory and the root of a process. */
 int rebuild_descriptors(struct rebuild *rebuild, struct rebuilt *which, struct err *e);

@@ -121,7 +121,8 @@ static int begin(struct rebuild *rebuild, struct err *e)
     return -1;
   if (rebuild_root(rebuild, e) < 0)
     return -1;
-  if (rebuild->created && (write_line(rebuild, 0, e) < 0 || rebuild_check_files(rebuild, e) < 0))
+  if (rebuild->created && (write_line(rebuild, 0, e) < 0 || rebuild_create(rebuild, e) < 0 ||
+                           rebuild_check_files(rebuild, e) < 0))
     return -1;
   return rebuild_namespaces(rebuild, e) < 0 ? -1 : rebuild_files(rebuild, e);
 }

@@ -345,34 +345,17 @@ static int open_control(struct rebuild *rebuild, struct tracee *root, struct err
               0, 0, 0, 0);
 }
 
-/* The bundle's program may have executed another one since, which was the root at the dump. */
-static int runs_another(const struct rebuild *rebuild, const struct rebuilt *root, struct err *e)
-{
-  AUTO_CLOSE int exe = rebuild_program(rebuild, root->mm, e);
-  struct stat now, wanted;
-  char path[64];
-
-  snprintf(path, sizeof(path), "/proc/%d/exe", root->threads[0].pid);
-  if (exe < 0)
-    return -1;
-  if (stat(path, &now) < 0 || fstat(exe, &wanted) < 0)
-    return err_sys(e, "%s", path);
-  return now.st_dev != wanted.st_dev || now.st_ino != wanted.st_ino;
-}
-
 int rebuild_root(struct rebuild *rebuild, struct err *e)
 {
   struct rebuilt *root = &rebuild->processes[0];
   struct tracee *leader;
-  int another;
 
   if ((rebuild->options->bundle ? raise_init(rebuild, e) : raise_child(rebuild, root, e)) < 0)
     return -1;
   leader = &root->threads[0];
-  root->executed = true;
+  root->executed = !rebuild->created;
   if (layout_free_range(rebuild, leader->pid, REMOTE_SIZE, &rebuild->trampoline, e) < 0 ||
-      remote_begin_at(leader, rebuild->trampoline, e) < 0 || open_control(rebuild, leader, e) < 0)
+      remote_begin_at(leader, rebuild->trampoline, e) < 0)
     return -1;
-  another = rebuild->created ? runs_another(rebuild, root, e) : 0;
-  return another > 0 ? rebuild_execute(rebuild, root, e) : another;
+  return open_control(rebuild, leader, e);
 }

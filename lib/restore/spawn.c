@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -203,11 +204,26 @@ int rebuild_execute(struct rebuild *rebuild, struct rebuilt *which, struct err *
   return 0;
 }
 
-static bool same_program(const struct rebuilt *which)
+/*
+ * Does it run its program already? A child runs its parent's. A container's first process runs the
+ * bundle's; it may have executed another one since, perhaps one that the image brings along.
+ */
+static int has_program(const struct rebuild *rebuild, const struct rebuilt *which, struct err *e)
 {
   const struct rebuilt *parent = which->parent;
+  AUTO_CLOSE int exe = -1;
+  struct stat now, wanted;
+  char path[64];
 
-  return parent->mm && parent->mm->exe == which->mm->exe;
+  if (parent)
+    return parent->mm && parent->mm->exe == which->mm->exe;
+  exe = rebuild_program(rebuild, which->mm, e);
+  if (exe < 0)
+    return -1;
+  snprintf(path, sizeof(path), "/proc/%d/exe", which->threads[0].pid);
+  if (stat(path, &now) < 0 || fstat(exe, &wanted) < 0)
+    return err_sys(e, "%s", path);
+  return now.st_dev == wanted.st_dev && now.st_ino == wanted.st_ino;
 }
 
 int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
@@ -232,12 +248,13 @@ int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
     if (result < 0)
       return -1;
   }
-  if (is_zombie(which) || which->executed || which->mm->parent || same_program(which)) {
+  if (is_zombie(which) || which->executed || which->mm->parent) {
     which->executed = true;
     return 0;
   }
   which->executed = true;
-  return rebuild_execute(rebuild, which, e);
+  result = has_program(rebuild, which, e);
+  return result == 0 ? rebuild_execute(rebuild, which, e) : result < 0 ? -1 : 0;
 }
 
 static int join_group(struct rebuilt *which, struct err *e)

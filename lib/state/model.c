@@ -410,8 +410,11 @@ struct mm *tree_mm(const struct tree *tree, uint32_t id)
   return NULL;
 }
 
+/* They are numbered as they stand, as a rule. */
 struct file *tree_file(const struct tree *tree, uint32_t id)
 {
+  if (id && id <= tree->file_count && tree->files[id - 1].id == id)
+    return &tree->files[id - 1];
   for (size_t i = 0; id && i < tree->file_count; i++) {
     if (tree->files[i].id == id)
       return &tree->files[i];
