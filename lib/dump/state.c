@@ -142,6 +142,8 @@ int capture_state(struct capture *capture, struct err *e)
     result = capture_mounts(capture, e);
   if (result == 0)
     result = capture_namespaces(capture, e);
+  if (result == 0)
+    result = object_check_complete(&capture->tree, e);
   return result < 0 ? -1 : take_checkpoint(capture, e);
 }
 

@@ -12,10 +12,10 @@
 
 /* In the order of asking; object_unknown takes whatever is left, and refuses it. */
 static const struct object_type *const types[] = {
-    &object_stream,  &object_memfd,     &object_shmem,   &object_sysvshm,
-    &object_regular, &object_directory, &object_device,  &object_pipe,
-    &object_eventfd, &object_epoll,     &object_timerfd, &object_signalfd,
-    &object_tcp,     &object_unknown,   &object_mount,   &object_inode,
+    &object_stream,    &object_memfd,    &object_shmem, &object_sysvshm, &object_regular,
+    &object_directory, &object_device,   &object_pipe,  &object_eventfd, &object_epoll,
+    &object_timerfd,   &object_signalfd, &object_tcp,   &object_unix,    &object_unknown,
+    &object_mount,     &object_inode,
 };
 
 const struct object_type *object_type_of(const struct object_source *source)
@@ -34,6 +34,32 @@ const struct object_type *object_type_by_name(const char *name)
       return types[i];
   }
   return NULL;
+}
+
+/* "pid 7 fd 3 (pipe)": the first that has it. */
+static int with_holder(const struct tree *tree, const struct file *file, struct err *e)
+{
+  for (size_t i = 0; i < tree->process_count; i++) {
+    const struct process *process = &tree->processes[i];
+
+    for (size_t k = 0; k < process->descriptor_count; k++) {
+      if (process->descriptors[k].file == file->id)
+        return err_prefix(e, "pid %d fd %d (%s)", process->pid, process->descriptors[k].fd,
+                          file->type);
+    }
+  }
+  return err_prefix(e, "file %u (%s)", file->id, file->type);
+}
+
+int object_check_complete(const struct tree *tree, struct err *e)
+{
+  for (size_t i = 0; i < tree->file_count; i++) {
+    const struct object_type *type = object_type_by_name(tree->files[i].type);
+
+    if (type && type->complete && type->complete(tree, &tree->files[i], e) < 0)
+      return with_holder(tree, &tree->files[i], e);
+  }
+  return 0;
 }
 
 void object_describe(const struct object_source *source, char *text, size_t size)

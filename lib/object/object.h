@@ -42,7 +42,7 @@ struct object_dump {
   int (*stream)(const struct object_dump *dump, const struct stat *stat, bool *entered);
   int32_t (*number)(const struct object_dump *dump, pid_t pid); /* in the tree; 0: not of it */
   void *context;                                                /* theirs */
-  json_t *outsiders;                                            /* object_outsider's memory */
+  json_t *outsiders;                                            /* object; memory of holders.c */
   json_t *shared; /* object; scratch for types whose descriptions share something (a pipe) */
 };
 
@@ -95,6 +95,12 @@ struct object_type {
               struct err *e);
 
   /*
+   * All files of the tree are known, at the end of a dump and before a restore: is what this one
+   * refers to among them? May be NULL.
+   */
+  int (*complete)(const struct tree *tree, const struct file *file, struct err *e);
+
+  /*
    * Before anything is created: would restore succeed here (file there, size the same, port
    * free)? May be NULL.
    */
@@ -117,6 +123,9 @@ struct object_type {
 const struct object_type *object_type_of(const struct object_source *source);
 const struct object_type *object_type_by_name(const char *name);
 
+/* Calls `complete` for every file of the tree. */
+int object_check_complete(const struct tree *tree, struct err *e);
+
 /* Does the path of the link, seen from the target's root, still lead to the very file? */
 bool object_path_leads_to(const struct object_source *source);
 
@@ -133,12 +142,11 @@ int object_reopen(int fd, uint32_t flags, struct err *e);
 /* The types, one a file. */
 extern const struct object_type object_regular, object_directory, object_device, object_pipe,
     object_eventfd, object_epoll, object_timerfd, object_signalfd, object_memfd, object_shmem,
-    object_sysvshm, object_tcp, object_stream, object_unknown, object_mount, object_inode;
+    object_sysvshm, object_tcp, object_unix, object_stream, object_unknown, object_mount,
+    object_inode;
 
 /* stream.c: is it one that a container has from outside? For `foreign`. */
 bool object_is_foreign(const struct object_dump *dump, const struct object_source *source);
-/* pipe.c: a process outside the tree that has what the link names ("pipe:[123]"); 0: none. */
-pid_t object_outsider(const struct object_dump *dump, const char *link);
 
 /*
  * sysvshm.c, in a process that has entered the ipc namespace: the inode of a segment, by way of a

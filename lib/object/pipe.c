@@ -4,13 +4,13 @@
  */
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "object/holders.h"
 #include "object/object.h"
 #include "proc/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -42,49 +42,9 @@ static bool matches(const struct object_source *source)
   return S_ISFIFO(source->stat.st_mode) && strncmp(source->link, "pipe:[", 6) == 0;
 }
 
-/* Does this process have the pipe open? */
-static bool holds(pid_t pid, const char *link)
-{
-  CLEANUP(proc_list_free) struct proc_list fds = {0};
-  struct err ignored;
-
-  if (proc_descriptors(pid, &fds, &ignored) != 0)
-    return false;
-  for (size_t i = 0; i < fds.count; i++) {
-    char target[PATH_MAX];
-    char name[32];
-
-    snprintf(name, sizeof(name), "fd/%d", fds.items[i]);
-    if (proc_link(pid, name, target, sizeof(target), &ignored) == 0 && strcmp(target, link) == 0)
-      return true;
-  }
-  return false;
-}
-
-pid_t object_outsider(const struct object_dump *dump, const char *link)
-{
-  CLEANUP(proc_list_free) struct proc_list all = {0};
-  const json_t *known = json_object_get(dump->outsiders, link);
-  struct err ignored;
-  pid_t found = 0;
-
-  if (known)
-    return (pid_t)json_integer_value(known);
-  if (proc_all(&all, &ignored) < 0)
-    return 0;
-  for (size_t i = 0; i < all.count && !found; i++) {
-    pid_t pid = all.items[i];
-
-    if (!dump->in_tree(dump, pid) && pid != getpid() && holds(pid, link))
-      found = pid;
-  }
-  json_object_set_new(dump->outsiders, link, json_integer(found));
-  return found;
-}
-
 static int check(const struct object_dump *dump, const struct object_source *source, struct err *e)
 {
-  pid_t outsider;
+  struct holders holders;
 
   if (source->fdinfo) {
     uint64_t flags = 0;
@@ -92,12 +52,13 @@ static int check(const struct object_dump *dump, const struct object_source *sou
     if (proc_field(source->fdinfo, "flags", 8, &flags) && flags & O_DIRECT)
       return err_set(e, "cannot be checkpointed: pipes in packet mode are not supported");
   }
-  outsider = object_outsider(dump, source->link);
-  if (outsider)
+  if (object_holders(dump, source->stat.st_dev, source->stat.st_ino, &holders, e) < 0)
+    return -1;
+  if (holders.outsider)
     return err_set(e,
                    "cannot be checkpointed: pid %d outside the tree has the pipe open, too; "
                    "start the program with its input and output redirected to files",
-                   outsider);
+                   holders.outsider);
   return 0;
 }
 

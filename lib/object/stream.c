@@ -4,6 +4,7 @@
  * new container. A terminal's settings and foreground process group are the container's own doing.
  */
 #include "base/cleanup.h"
+#include "object/holders.h"
 #include "object/object.h"
 #include "proc/proc.h"
 #include "tracee/tracee.h"
@@ -45,13 +46,17 @@ static bool is_terminal(const struct stat *stat)
 
 bool object_is_foreign(const struct object_dump *dump, const struct object_source *source)
 {
+  struct holders holders;
+  struct err ignored;
+
   if (dump->stream(dump, &source->stat, NULL) < 0)
     return false;
   if (is_terminal(&source->stat))
     return true;
   if (source->link[0] == '/')
     return !object_path_leads_to(source);
-  return object_outsider(dump, source->link) != 0;
+  return object_holders(dump, source->stat.st_dev, source->stat.st_ino, &holders, &ignored) == 0 &&
+         holders.outsider;
 }
 
 static bool matches(const struct object_source *source)

@@ -4,19 +4,15 @@
  */
 #include "base/cleanup.h"
 #include "object/object.h"
+#include "object/socket.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
-
-struct option {
-  int32_t level, name, value;
-};
 
 struct detail {
   int32_t family;
@@ -25,15 +21,8 @@ struct detail {
   uint16_t port;
   uint32_t scope;
   int32_t backlog; /* listening */
-  struct option *options;
+  struct socket_option *options;
   size_t option_count;
-};
-
-static const struct field option_fields[] = {
-    F_SIGNED(struct option, level),
-    F_SIGNED(struct option, name),
-    F_SIGNED(struct option, value),
-    F_END,
 };
 
 static const struct field fields[] = {
@@ -43,36 +32,34 @@ static const struct field fields[] = {
     F_UNSIGNED(struct detail, port),
     F_UNSIGNED(struct detail, scope),
     F_SIGNED(struct detail, backlog),
-    F_LIST(struct detail, options, option_count, option_fields),
+    F_LIST(struct detail, options, option_count, socket_option_fields),
     F_END,
 };
 
-/* Options of one int that a socket keeps. Those with `before_bind` decide whether bind succeeds. */
-static const struct {
-  int level, name;
-  bool ipv6_only, before_bind;
-} known_options[] = {
-    {SOL_SOCKET, SO_REUSEADDR, false, true},   {SOL_SOCKET, SO_REUSEPORT, false, true},
-    {IPPROTO_IPV6, IPV6_V6ONLY, true, true},   {IPPROTO_IP, IP_FREEBIND, false, true},
-    {SOL_SOCKET, SO_KEEPALIVE, false, false},  {SOL_SOCKET, SO_PRIORITY, false, false},
-    {SOL_SOCKET, SO_OOBINLINE, false, false},  {SOL_SOCKET, SO_RCVLOWAT, false, false},
-    {IPPROTO_TCP, TCP_NODELAY, false, false},  {IPPROTO_TCP, TCP_DEFER_ACCEPT, false, false},
-    {IPPROTO_TCP, TCP_KEEPIDLE, false, false}, {IPPROTO_TCP, TCP_KEEPINTVL, false, false},
-    {IPPROTO_TCP, TCP_KEEPCNT, false, false},  {IPPROTO_TCP, TCP_USER_TIMEOUT, false, false},
-    {IPPROTO_IP, IP_TOS, false, false},
+static const struct socket_known_option known_options[] = {
+    {SOL_SOCKET, SO_REUSEADDR, OPTION_INT, false, true},
+    {SOL_SOCKET, SO_REUSEPORT, OPTION_INT, false, true},
+    {IPPROTO_IPV6, IPV6_V6ONLY, OPTION_INT, true, true},
+    {IPPROTO_IP, IP_FREEBIND, OPTION_INT, false, true},
+    {SOL_SOCKET, SO_KEEPALIVE, OPTION_INT, false, false},
+    {SOL_SOCKET, SO_PRIORITY, OPTION_INT, false, false},
+    {SOL_SOCKET, SO_OOBINLINE, OPTION_INT, false, false},
+    {SOL_SOCKET, SO_RCVLOWAT, OPTION_INT, false, false},
+    {SOL_SOCKET, SO_RCVTIMEO, OPTION_TIME, false, false},
+    {SOL_SOCKET, SO_SNDTIMEO, OPTION_TIME, false, false},
+    {SOL_SOCKET, SO_LINGER, OPTION_LINGER, false, false},
+    {IPPROTO_TCP, TCP_NODELAY, OPTION_INT, false, false},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT, OPTION_INT, false, false},
+    {IPPROTO_TCP, TCP_KEEPIDLE, OPTION_INT, false, false},
+    {IPPROTO_TCP, TCP_KEEPINTVL, OPTION_INT, false, false},
+    {IPPROTO_TCP, TCP_KEEPCNT, OPTION_INT, false, false},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, OPTION_INT, false, false},
+    {IPPROTO_IP, IP_TOS, OPTION_INT, false, false},
 };
 
 static void detail_free(struct detail *detail)
 {
   fields_free(fields, detail);
-}
-
-static int get_option(int fd, int level, int name)
-{
-  int value = -1;
-  socklen_t size = sizeof(value);
-
-  return getsockopt(fd, level, name, &value, &size) < 0 ? -1 : value;
 }
 
 static bool matches(const struct object_source *source)
@@ -81,10 +68,10 @@ static bool matches(const struct object_source *source)
 
   if (!S_ISSOCK(source->stat.st_mode) || source->local < 0)
     return false;
-  domain = get_option(source->local, SOL_SOCKET, SO_DOMAIN);
+  domain = socket_int_option(source->local, SOL_SOCKET, SO_DOMAIN);
   return (domain == AF_INET || domain == AF_INET6) &&
-         get_option(source->local, SOL_SOCKET, SO_TYPE) == SOCK_STREAM &&
-         get_option(source->local, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
+         socket_int_option(source->local, SOL_SOCKET, SO_TYPE) == SOCK_STREAM &&
+         socket_int_option(source->local, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_TCP;
 }
 
 static int get_info(int fd, struct tcp_info *info, struct err *e)
@@ -139,25 +126,6 @@ static int read_address(int fd, struct detail *detail, struct err *e)
   return detail->address ? 0 : err_sys(e, "socket name");
 }
 
-static int read_options(int fd, struct detail *detail, struct err *e)
-{
-  for (size_t i = 0; i < ARRAY_LEN(known_options); i++) {
-    struct option *option;
-    int value;
-
-    if (known_options[i].ipv6_only && detail->family != AF_INET6)
-      continue;
-    value = get_option(fd, known_options[i].level, known_options[i].name);
-    if (value < 0)
-      continue;
-    option = list_append(&detail->options, &detail->option_count, sizeof(*option));
-    if (!option)
-      return err_sys(e, "socket options");
-    *option = (struct option){known_options[i].level, known_options[i].name, value};
-  }
-  return 0;
-}
-
 static int dump(const struct object_dump *dump, const struct object_source *source,
                 struct file *file, struct err *e)
 {
@@ -167,7 +135,7 @@ static int dump(const struct object_dump *dump, const struct object_source *sour
 
   if (check(dump, source, e) < 0 || get_info(source->local, &info, e) < 0)
     return -1;
-  detail.family = get_option(source->local, SOL_SOCKET, SO_DOMAIN);
+  detail.family = socket_int_option(source->local, SOL_SOCKET, SO_DOMAIN);
   if (info.tcpi_state == TCP_LISTEN) {
     state = "listening";
     detail.backlog = (int32_t)info.tcpi_sacked; /* of a listening socket: its largest backlog */
@@ -179,7 +147,10 @@ static int dump(const struct object_dump *dump, const struct object_source *sour
       state = detail.port ? "bound" : "fresh";
   }
   detail.state = strdup(state);
-  if (!detail.state || read_options(source->local, &detail, e) < 0)
+  if (!detail.state)
+    return err_sys(e, "socket");
+  if (socket_read_options(source->local, known_options, ARRAY_LEN(known_options), &detail.options,
+                          &detail.option_count, e) < 0)
     return -1;
   file->detail = fields_to_json(fields, &detail, e);
   return file->detail ? 0 : -1;
@@ -209,23 +180,12 @@ static int to_sockaddr(const struct detail *detail, struct sockaddr_storage *sto
 
 static int set_options(int fd, const struct detail *detail, bool before_bind, struct err *e)
 {
-  for (size_t i = 0; i < detail->option_count; i++) {
-    const struct option *option = &detail->options[i];
-
-    for (size_t k = 0; k < ARRAY_LEN(known_options); k++) {
-      if (known_options[k].level != option->level || known_options[k].name != option->name ||
-          known_options[k].before_bind != before_bind ||
-          get_option(fd, option->level, option->name) == option->value)
-        continue;
-      if (setsockopt(fd, option->level, option->name, &option->value, sizeof(option->value)) < 0)
-        return err_sys(e, "socket option %d:%d", option->level, option->name);
-    }
-  }
-  return 0;
+  return socket_set_options(fd, known_options, ARRAY_LEN(known_options), detail->options,
+                            detail->option_count, before_bind, e);
 }
 
 /* A connection whose other end is closed: over loopback, with ourselves. */
-static int closed_connection(const struct detail *detail, struct err *e)
+static int closed_connection(struct err *e)
 {
   AUTO_CLOSE int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   AUTO_CLOSE int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -233,7 +193,6 @@ static int closed_connection(const struct detail *detail, struct err *e)
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t size = sizeof(address);
 
-  (void)detail;
   if (listener < 0 || fd < 0)
     return err_sys(e, "socket");
   if (bind(listener, (struct sockaddr *)&address, size) == 0 && listen(listener, 1) == 0 &&
@@ -244,8 +203,9 @@ static int closed_connection(const struct detail *detail, struct err *e)
   return take_fd(&fd);
 }
 
-static int make_socket(const struct detail *detail, struct err *e)
+static int make_socket(const void *context, struct err *e)
 {
+  const struct detail *detail = context;
   struct sockaddr_storage address;
   socklen_t size = 0;
   AUTO_CLOSE int fd = -1;
@@ -253,7 +213,7 @@ static int make_socket(const struct detail *detail, struct err *e)
   if (detail->family != AF_INET && detail->family != AF_INET6)
     return err_set(e, "socket family %d", detail->family);
   if (strcmp(detail->state, "closed") == 0)
-    return closed_connection(detail, e);
+    return closed_connection(e);
   fd = socket(detail->family, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
   if (fd < 0)
     return err_sys(e, "socket");
@@ -272,26 +232,6 @@ static int make_socket(const struct detail *detail, struct err *e)
   return take_fd(&fd);
 }
 
-/* In the tree's network namespace, if that is not ours. */
-static int make_socket_there(const struct object_restore *restore, const struct detail *detail,
-                             struct err *e)
-{
-  AUTO_CLOSE int here = -1;
-  int fd;
-
-  if (restore->net_fd < 0)
-    return make_socket(detail, e);
-  here = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-  if (here < 0 || setns(restore->net_fd, CLONE_NEWNET) < 0)
-    return err_sys(e, "network namespace");
-  fd = make_socket(detail, e);
-  if (setns(here, CLONE_NEWNET) < 0) {
-    cleanup_close(&fd);
-    return err_sys(e, "network namespace");
-  }
-  return fd;
-}
-
 static int restore(struct object_restore *restore, const struct file *file, struct err *e)
 {
   CLEANUP(detail_free) struct detail detail = {0};
@@ -301,7 +241,7 @@ static int restore(struct object_restore *restore, const struct file *file, stru
     return -1;
   if (!detail.state)
     return err_set(e, "state: is missing");
-  fd = make_socket_there(restore, &detail, e);
+  fd = socket_make_there(restore, make_socket, &detail, e);
   if (fd < 0)
     return -1;
   if (fcntl(fd, F_SETFL, file->flags & (O_NONBLOCK | O_ASYNC)) < 0)

@@ -126,5 +126,5 @@ int rebuild_check(struct rebuild *rebuild, struct err *e)
   if (check_place(rebuild, e) < 0 || check_machine(&tree->checkpoint, e) < 0 ||
       check_pids(rebuild, e) < 0)
     return -1;
-  return choose_control_fd(rebuild, e);
+  return object_check_complete(tree, e) < 0 ? -1 : choose_control_fd(rebuild, e);
 }

@@ -13,10 +13,6 @@ int rebuild_create(struct rebuild *rebuild, struct err *e)
 {
   struct object_restore *objects = &rebuild->objects;
 
-  objects->init = rebuild->processes[0].threads[0].pid;
-  if (proc_idmap_read(objects->init, "uid_map", &objects->uids, e) != 0 ||
-      proc_idmap_read(objects->init, "gid_map", &objects->gids, e) != 0)
-    return err_prefix(e, "pid %d", objects->init);
   for (size_t i = 0; i < rebuild->tree.file_count; i++) {
     const struct file *file = &rebuild->tree.files[i];
     const struct object_type *type = object_type_by_name(file->type);

@@ -241,7 +241,7 @@ static int catch_init(const struct oci *oci, pid_t init, struct err *e)
   return caught ? 0 : err_set(e, "the container's program ended before it could be rebuilt");
 }
 
-/* What is found by way of the init: its root directory and network. */
+/* What is found by way of the init: its root directory, network and ids. */
 static int open_places(struct rebuild *rebuild, pid_t init, struct err *e)
 {
   char path[64];
@@ -253,7 +253,13 @@ static int open_places(struct rebuild *rebuild, pid_t init, struct err *e)
     return err_sys(e, "%s", path);
   snprintf(path, sizeof(path), "/proc/%d/ns/net", init);
   rebuild->objects.net_fd = open(path, O_RDONLY | O_CLOEXEC);
-  return rebuild->objects.net_fd < 0 ? err_sys(e, "%s", path) : 0;
+  if (rebuild->objects.net_fd < 0)
+    return err_sys(e, "%s", path);
+  rebuild->objects.init = init;
+  if (proc_idmap_read(init, "uid_map", &rebuild->objects.uids, e) != 0 ||
+      proc_idmap_read(init, "gid_map", &rebuild->objects.gids, e) != 0)
+    return err_prefix(e, "the container's init");
+  return 0;
 }
 
 /*
@@ -289,7 +295,6 @@ static int raise_init(struct rebuild *rebuild, struct err *e)
   if (oci_create(&rebuild->oci, &init, e) < 0)
     return -1;
   rebuild->created = true;
-  rebuild->objects.init = init;
   if (rebuild_new_leader(root, init, e) < 0 || seize_init(init, e) < 0 ||
       catch_init(&rebuild->oci, init, e) < 0 || leave_exec(&root->threads[0], e) < 0)
     return -1;
