@@ -1,5 +1,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "image/ahead.h"
+#include "image/cache.h"
 #include "image/image.h"
 #include "image/names.h"
 #include "stream/crc32c.h"
@@ -12,7 +14,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
 /* A file that is looked at as a whole. */
 struct view {
@@ -27,16 +28,12 @@ struct image_reader {
   uint64_t pages_size;
   size_t state_end; /* offset of the END frame in checkpoint.img */
   struct stream_header header;
-  /* What was read ahead of pages.img: window_size bytes from window_base on. */
-  uint8_t *window;
-  uint64_t window_base;
-  size_t window_size;
+  bool direct;
+  char *pages_name;
+  struct ahead *ahead; /* reads pages.img directly; NULL: not, or not yet */
 };
 
-enum {
-  WINDOW = 4 << 20,
-  ALIGNMENT = 4096,
-};
+enum { ALIGNMENT = 4096 };
 
 static int open_file(const char *path, enum image_file which, uint64_t *size, struct err *e)
 {
@@ -77,8 +74,8 @@ static void close_image(struct image_reader *reader)
     munmap((void *)reader->checkpoint.bytes, reader->checkpoint.size);
   if (reader->meta.bytes)
     munmap((void *)reader->meta.bytes, reader->meta.size);
-  if (reader->window)
-    munmap(reader->window, WINDOW);
+  ahead_free(reader->ahead);
+  free(reader->pages_name);
   cleanup_close(&reader->pages);
 }
 
@@ -205,90 +202,54 @@ static int check_image(struct image_reader *reader, struct err *e)
   return 0;
 }
 
-#ifndef SYS_cachestat
-#define SYS_cachestat 451 /* Linux 6.5 */
-#endif
-
-/* Is most of the file in the page cache? */
-static bool is_cached(int fd, uint64_t size)
-{
-  struct {
-    uint64_t offset, length;
-  } range = {0, size};
-  struct {
-    uint64_t cached, dirty, writeback, evicted, recently_evicted;
-  } stat;
-
-  return syscall(SYS_cachestat, fd, &range, &stat, 0) == 0 && stat.cached * ALIGNMENT >= size / 2;
-}
-
 static int open_image(struct image_reader *reader, enum image_cache cache, struct err *e)
 {
-  bool direct;
-
   if (view_file(reader->path, IMAGE_CHECKPOINT, &reader->checkpoint, e) < 0 ||
       view_file(reader->path, IMAGE_META, &reader->meta, e) < 0)
     return -1;
   reader->pages = open_file(reader->path, IMAGE_PAGES, &reader->pages_size, e);
-  if (reader->pages < 0)
+  reader->pages_name = io_format(e, "%s/%s", reader->path, image_names[IMAGE_PAGES].final);
+  if (reader->pages < 0 || !reader->pages_name)
     return -1;
-  direct = cache == IMAGE_CACHE_DIRECT ||
-           (cache == IMAGE_CACHE_AUTO && !is_cached(reader->pages, reader->pages_size));
-  if (direct)
-    fcntl(reader->pages, F_SETFL, O_DIRECT);
-  else
+  reader->direct = cache == IMAGE_CACHE_DIRECT ||
+                   (cache == IMAGE_CACHE_AUTO && !cache_holds(reader->pages, reader->pages_size));
+  if (!reader->direct)
     posix_fadvise(reader->pages, 0, 0, POSIX_FADV_SEQUENTIAL);
-  reader->window = mmap(NULL, WINDOW, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (reader->window == MAP_FAILED) {
-    reader->window = NULL;
-    return err_sys(e, "buffer");
-  }
-  madvise(reader->window, WINDOW, MADV_HUGEPAGE);
   return check_image(reader, e);
 }
 
-static int fill_window(struct image_reader *reader, uint64_t offset, struct err *e)
-{
-  uint64_t base = offset & ~(uint64_t)(ALIGNMENT - 1);
-  ssize_t n = io_pread(reader->pages, reader->window, WINDOW, (off_t)base);
-
-  if (n < 0 && errno == EINVAL && fcntl(reader->pages, F_SETFL, 0) == 0)
-    n = io_pread(reader->pages, reader->window, WINDOW, (off_t)base);
-  if (n < 0)
-    return err_sys(e, "%s/pages.img", reader->path);
-  reader->window_base = base;
-  reader->window_size = (size_t)n;
-  return 0;
-}
-
-/* Copies bytes of pages.img, window by window; with a NULL target they must be zero. */
-static int copy_pages(struct image_reader *reader, uint64_t offset, uint8_t *to, size_t size,
+/* Through the page cache there is nothing to be won by reading elsewhere first. */
+static int read_pages(struct image_reader *reader, uint64_t offset, void *to, size_t size,
                       struct err *e)
 {
-  while (size) {
-    uint64_t skip = offset - reader->window_base;
-    size_t piece;
+  ssize_t n;
 
-    if (offset < reader->window_base || skip >= reader->window_size) {
-      if (fill_window(reader, offset, e) < 0)
-        return -1;
-      skip = offset - reader->window_base;
-      if (skip >= reader->window_size)
-        return err_set(e, "%s/pages.img: ends early", reader->path);
-    }
-    piece = reader->window_size - skip < size ? reader->window_size - skip : size;
-    if (to) {
-      memcpy(to, reader->window + skip, piece);
-      to += piece;
-    } else {
-      for (size_t i = 0; i < piece; i++) {
-        if (reader->window[skip + i])
-          return err_set(e, "%s/pages.img: offset %" PRIu64 ": bytes between payloads",
-                         reader->path, offset + i);
-      }
-    }
-    offset += piece;
-    size -= piece;
+  if (reader->direct && !reader->ahead) {
+    reader->ahead = ahead_new(reader->pages, reader->pages_size, reader->pages_name, e);
+    if (!reader->ahead)
+      return -1;
+  }
+  if (reader->ahead)
+    return ahead_read(reader->ahead, offset, to, size, e);
+  n = io_pread(reader->pages, to, size, (off_t)offset);
+  if (n < 0)
+    return err_sys(e, "%s", reader->pages_name);
+  return (size_t)n == size ? 0 : err_set(e, "%s: ends early", reader->pages_name);
+}
+
+/* What lies between two payloads, less than a page, must be zero. */
+static int check_gap(struct image_reader *reader, uint64_t start, uint64_t end, struct err *e)
+{
+  uint8_t bytes[ALIGNMENT];
+
+  if (start == end)
+    return 0;
+  if (read_pages(reader, start, bytes, end - start, e) < 0)
+    return -1;
+  for (size_t i = 0; i < end - start; i++) {
+    if (bytes[i])
+      return err_set(e, "%s: offset %" PRIu64 ": bytes between payloads", reader->pages_name,
+                     start + i);
   }
   return 0;
 }
@@ -303,13 +264,13 @@ static int load_payload(struct image_reader *reader, struct frame *frame, uint64
       return err_sys(e, "payload of %u bytes", frame->length);
   }
   if (frame->length) {
-    if (copy_pages(reader, *end, NULL, offset - *end, e) < 0 ||
-        copy_pages(reader, offset, buffer, frame->length, e) < 0)
+    if (check_gap(reader, *end, offset, e) < 0 ||
+        read_pages(reader, offset, buffer, frame->length, e) < 0)
       return -1;
     *end = offset + frame->length;
   }
   if (crc32c(0, buffer, frame->length) != frame->payload_crc)
-    return err_set(e, "%s/pages.img: offset %" PRIu64 ": checksum does not match", reader->path,
+    return err_set(e, "%s: offset %" PRIu64 ": checksum does not match", reader->pages_name,
                    offset);
   frame->payload = buffer;
   return 0;
