@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
 /* While the tree still runs it may have forked since it was found: then a parent is in it. */
@@ -34,8 +35,23 @@ static bool in_tree(const struct object_dump *dump, pid_t pid)
   return true;
 }
 
+/* The process's own terminal is known by its number only (new_encode_dev in the kernel). */
+static bool is_its_terminal(const struct object_source *source, const struct stat *stream)
+{
+  struct proc_stat stat;
+  struct err ignored;
+  unsigned tty;
+
+  if (!object_is_dev_tty(&source->stat) || proc_stat_read(source->pid, &stat, &ignored) != 0)
+    return false;
+  tty = (unsigned)stat.tty;
+  return S_ISCHR(stream->st_mode) &&
+         stream->st_rdev == makedev(tty >> 8 & 0xfff, (tty & 0xff) | (tty >> 12 & 0xfff00));
+}
+
 /* Those of the root and of who entered a container later: their parents are outside. */
-static int stream_of(const struct object_dump *dump, const struct stat *wanted, bool *entered)
+static int stream_of(const struct object_dump *dump, const struct object_source *wanted,
+                     bool *entered)
 {
   const struct capture *capture = dump->context;
 
@@ -47,8 +63,9 @@ static int stream_of(const struct object_dump *dump, const struct stat *wanted, 
       struct stat found;
 
       snprintf(path, sizeof(path), "/proc/%d/fd/%d", capture->sources[i].pid, fd);
-      if (stat(path, &found) < 0 || found.st_dev != wanted->st_dev ||
-          found.st_ino != wanted->st_ino)
+      if (stat(path, &found) < 0 ||
+          ((found.st_dev != wanted->stat.st_dev || found.st_ino != wanted->stat.st_ino) &&
+           !is_its_terminal(wanted, &found)))
         continue;
       if (entered)
         *entered = i > 0;

@@ -39,7 +39,7 @@ struct object_dump {
    * Which of a container's standard streams (0, 1, 2) is this? -1: none. *entered, if asked for:
    * not of its init, but of a process that entered it later.
    */
-  int (*stream)(const struct object_dump *dump, const struct stat *stat, bool *entered);
+  int (*stream)(const struct object_dump *dump, const struct object_source *source, bool *entered);
   int32_t (*number)(const struct object_dump *dump, pid_t pid); /* in the tree; 0: not of it */
   void *context;                                                /* theirs */
   json_t *outsiders;                                            /* object; memory of holders.c */
@@ -147,6 +147,7 @@ extern const struct object_type object_regular, object_directory, object_device,
 
 /* stream.c: is it one that a container has from outside? For `foreign`. */
 bool object_is_foreign(const struct object_dump *dump, const struct object_source *source);
+bool object_is_dev_tty(const struct stat *stat); /* /dev/tty: whatever terminal the process has */
 
 /*
  * sysvshm.c, in a process that has entered the ipc namespace: the inode of a segment, by way of a

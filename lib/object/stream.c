@@ -21,16 +21,17 @@
 struct detail {
   int32_t stream; /* 0, 1, 2 */
   bool terminal;
+  bool reopened;        /* by way of /dev/tty: a description of its own */
   struct blob settings; /* struct termios2 */
-  int32_t foreground;   /* its process group; 0: none of the tree's */
+  uint32_t rows, columns;
+  int32_t foreground; /* its process group; 0: none of the tree's */
 };
 
 static const struct field fields[] = {
-    F_SIGNED(struct detail, stream),
-    F_BOOL(struct detail, terminal),
-    F_BLOB(struct detail, settings),
-    F_SIGNED(struct detail, foreground),
-    F_END,
+    F_SIGNED(struct detail, stream),     F_BOOL(struct detail, terminal),
+    F_BOOL(struct detail, reopened),     F_BLOB(struct detail, settings),
+    F_UNSIGNED(struct detail, rows),     F_UNSIGNED(struct detail, columns),
+    F_SIGNED(struct detail, foreground), F_END,
 };
 
 static void detail_free(struct detail *detail)
@@ -38,10 +39,16 @@ static void detail_free(struct detail *detail)
   fields_free(fields, detail);
 }
 
-/* Documentation/admin-guide/devices.txt: UNIX98 pseudo terminals. */
+bool object_is_dev_tty(const struct stat *stat)
+{
+  return S_ISCHR(stat->st_mode) && stat->st_rdev == makedev(5, 0);
+}
+
+/* Documentation/admin-guide/devices.txt: UNIX98 pseudo terminals, and whatever is one's own. */
 static bool is_terminal(const struct stat *stat)
 {
-  return S_ISCHR(stat->st_mode) && major(stat->st_rdev) >= 136 && major(stat->st_rdev) <= 143;
+  return object_is_dev_tty(stat) ||
+         (S_ISCHR(stat->st_mode) && major(stat->st_rdev) >= 136 && major(stat->st_rdev) <= 143);
 }
 
 bool object_is_foreign(const struct object_dump *dump, const struct object_source *source)
@@ -49,7 +56,7 @@ bool object_is_foreign(const struct object_dump *dump, const struct object_sourc
   struct holders holders;
   struct err ignored;
 
-  if (dump->stream(dump, &source->stat, NULL) < 0)
+  if (dump->stream(dump, source, NULL) < 0)
     return false;
   if (is_terminal(&source->stat))
     return true;
@@ -68,7 +75,7 @@ static int check(const struct object_dump *dump, const struct object_source *sou
 {
   bool entered = false;
 
-  dump->stream(dump, &source->stat, &entered);
+  dump->stream(dump, source, &entered);
   if (entered && is_terminal(&source->stat))
     return err_set(e, "cannot be checkpointed: it is the terminal of a process that entered the "
                       "container; end that process first");
@@ -78,13 +85,18 @@ static int check(const struct object_dump *dump, const struct object_source *sou
 static int read_terminal(const struct object_dump *dump, const struct object_source *source,
                          struct detail *detail, struct err *e)
 {
+  struct winsize size;
   struct proc_stat stat;
 
   detail->terminal = true;
+  detail->reopened = object_is_dev_tty(&source->stat);
   detail->settings.size = sizeof(struct termios2);
   detail->settings.data = calloc(1, detail->settings.size);
-  if (!detail->settings.data || ioctl(source->local, TCGETS2, detail->settings.data) < 0)
+  if (!detail->settings.data || ioctl(source->local, TCGETS2, detail->settings.data) < 0 ||
+      ioctl(source->local, TIOCGWINSZ, &size) < 0)
     return err_sys(e, "terminal");
+  detail->rows = size.ws_row;
+  detail->columns = size.ws_col;
   if (proc_stat_read(source->pid, &stat, e) != 0)
     return -1;
   detail->foreground = stat.foreground > 0 ? dump->number(dump, stat.foreground) : 0;
@@ -95,12 +107,26 @@ static int dump_it(const struct object_dump *dump, const struct object_source *s
                    struct file *file, struct err *e)
 {
   CLEANUP(detail_free)
-  struct detail detail = {.stream = dump->stream(dump, &source->stat, NULL)};
+  struct detail detail = {.stream = dump->stream(dump, source, NULL)};
 
   if (is_terminal(&source->stat) && read_terminal(dump, source, &detail, e) < 0)
     return -1;
   file->detail = fields_to_json(fields, &detail, e);
   return file->detail ? 0 : -1;
+}
+
+/* Who holds the other end may have set a size by now: that is the true one. */
+static int set_size(int fd, const struct detail *detail, struct err *e)
+{
+  struct winsize size;
+
+  if (ioctl(fd, TIOCGWINSZ, &size) < 0)
+    return err_sys(e, "terminal size");
+  if (size.ws_row || size.ws_col)
+    return 0;
+  size.ws_row = (unsigned short)detail->rows;
+  size.ws_col = (unsigned short)detail->columns;
+  return ioctl(fd, TIOCSWINSZ, &size) < 0 ? err_sys(e, "terminal size") : 0;
 }
 
 static int set_terminal(int fd, const struct detail *detail, struct err *e)
@@ -111,7 +137,9 @@ static int set_terminal(int fd, const struct detail *detail, struct err *e)
                    "that says so");
   if (detail->settings.size != sizeof(struct termios2))
     return err_set(e, "terminal settings of %zu bytes", detail->settings.size);
-  return ioctl(fd, TCSETS2, detail->settings.data) < 0 ? err_sys(e, "terminal settings") : 0;
+  if (ioctl(fd, TCSETS2, detail->settings.data) < 0)
+    return err_sys(e, "terminal settings");
+  return set_size(fd, detail, e);
 }
 
 static int restore(struct object_restore *restore, const struct file *file, struct err *e)
@@ -124,7 +152,8 @@ static int restore(struct object_restore *restore, const struct file *file, stru
     return -1;
   if (detail.stream < 0 || detail.stream > 2 || restore->streams[detail.stream] < 0)
     return err_set(e, "standard stream %d: there is none", detail.stream);
-  fd = fcntl(restore->streams[detail.stream], F_DUPFD_CLOEXEC, 3);
+  fd = detail.reopened ? object_reopen(restore->streams[detail.stream], O_RDWR | O_NOCTTY, e)
+                       : fcntl(restore->streams[detail.stream], F_DUPFD_CLOEXEC, 3);
   if (fd < 0)
     return err_sys(e, "standard stream %d", detail.stream);
   if (detail.terminal && set_terminal(fd, &detail, e) < 0)
