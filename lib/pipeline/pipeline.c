@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { PIPE_ROOM = 1 << 20, PATIENCE_MS = 2000, GRACE_MS = 300 };
+enum { PIPE_ROOM = 1 << 20, PATIENCE_MS = 2000, GRACE_MS = 300, CLEANING_MS = 15000, REAP_MS = 10 };
 
 /* Stages that are ours stand beside our own executable; else the PATH is asked. */
 static char *find_program(const char *name)
@@ -389,6 +389,28 @@ static void wait_for_end(struct pipeline *pipeline, uint64_t patience_ms)
     turn(pipeline, (int)(until - now_ms()));
 }
 
+/*
+ * Who still has a stage's messages open after its end is cleaning up behind it. It may wait for
+ * processes that became our children when the stage died.
+ */
+static void wait_for_silence(struct pipeline *pipeline, uint64_t patience_ms)
+{
+  uint64_t until = now_ms() + patience_ms;
+
+  for (;;) {
+    bool silent = true;
+
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+      ;
+
+    for (size_t i = 0; i < pipeline->count; i++)
+      silent = silent && pipeline->stages[i].errors < 0;
+    if (silent || now_ms() >= until)
+      return;
+    turn(pipeline, REAP_MS);
+  }
+}
+
 /* A message that tells of somebody else's failure. */
 static bool is_consequence(const struct stage *stage)
 {
@@ -413,6 +435,7 @@ void pipeline_stop(struct pipeline *pipeline)
   signal_all(pipeline, 0, SIGKILL);
   while (!all_ended(pipeline))
     turn(pipeline, -1);
+  wait_for_silence(pipeline, CLEANING_MS);
 }
 
 static int describe(const struct stage *stage, struct err *e)

@@ -85,25 +85,18 @@ static char *copy_string(const json_t *object, const char *name)
   return text ? strdup(text) : NULL;
 }
 
-/* The last line counts; one before it tells of a container that is there, but does not run yet. */
-static void read_report(int fd, struct restored *restored)
+static int read_report(int fd, struct restored *restored, struct err *e)
 {
-  char text[4096];
-  ssize_t n = io_read(fd, text, sizeof(text) - 1);
-  char *rest = text;
+  json_t *report = json_loadfd(fd, 0, NULL);
 
-  text[n > 0 ? n : 0] = '\0';
-  for (char *line = strsep(&rest, "\n"); line && *line; line = strsep(&rest, "\n")) {
-    json_t *report = json_loads(line, 0, NULL);
-
-    restored_free(restored);
-    *restored = (struct restored){
-        .pid = (pid_t)json_integer_value(json_object_get(report, "pid")),
-        .id = copy_string(report, "id"),
-        .runtime = copy_string(report, "runtime"),
-    };
-    json_decref(report);
-  }
+  *restored = (struct restored){
+      .pid = (pid_t)json_integer_value(json_object_get(report, "pid")),
+      .id = copy_string(report, "id"),
+      .runtime = copy_string(report, "runtime"),
+  };
+  json_decref(report);
+  return restored->pid > 0 ? 0
+                           : err_set(e, "ckpt-rebuild did not say which process it has restored");
 }
 
 static void give_back(const struct restore_pipeline_options *options,
@@ -117,19 +110,6 @@ static void give_back(const struct restore_pipeline_options *options,
     oci_delete(&oci, &ignored);
   else if (restored->id)
     container_forget(options->registry, restored->id, &ignored);
-}
-
-/* A ckpt-rebuild that was killed could not take the runtime's container away. */
-static void clean_up(const struct pipeline *pipeline,
-                     const struct restore_pipeline_options *options, int report)
-{
-  CLEANUP(restored_free) struct restored restored = {0};
-  const struct stage *rebuild = &pipeline->stages[pipeline->count - 1];
-
-  if (!rebuild->ended || !WIFSIGNALED(rebuild->status))
-    return;
-  read_report(report, &restored);
-  give_back(options, &restored);
 }
 
 static int run_pipeline(struct pipeline *pipeline, const struct restore_pipeline_options *options,
@@ -146,7 +126,6 @@ static int run_pipeline(struct pipeline *pipeline, const struct restore_pipeline
   if (pipeline_wait(pipeline, 0, e) == 0)
     return 0;
   pipeline_stop(pipeline);
-  clean_up(pipeline, options, report[0]);
   return pipeline_cause(pipeline, e);
 }
 
@@ -156,9 +135,8 @@ static int stay(const struct restore_pipeline_options *options, int report, stru
   CLEANUP(restored_free) struct restored restored = {0};
   int status;
 
-  read_report(report, &restored);
-  if (restored.pid <= 0)
-    return err_set(e, "restore failed: ckpt-rebuild did not say which process it has restored");
+  if (read_report(report, &restored, e) < 0)
+    return err_prefix(e, "restore failed");
   status = launch_wait(restored.pid, e);
   give_back(options, &restored);
   return status;

@@ -41,6 +41,12 @@ struct numbers {
   int socket;
 };
 
+/* guard.c: who deletes the container if all goes wrong. */
+struct guard {
+  pid_t pid; /* 0: there is none */
+  int pipe;
+};
+
 struct rebuild {
   const struct restore_options *options;
   struct tree tree;
@@ -53,6 +59,7 @@ struct rebuild {
   int reserved;        /* keeps that id until the tree is registered or gone; -1: none */
   struct oci oci;      /* the runtime's container that we restore into */
   bool created;        /* that is there */
+  struct guard guard;
   struct numbers numbers;
   size_t filled;       /* index of the file that was filled last: the next is not far */
   uint64_t page_bytes; /* filled so far */
@@ -66,8 +73,9 @@ int rebuild_check_files(struct rebuild *rebuild, struct err *e);
 /* root.c: processes whose parents are outside the tree: its root, and who entered it later. */
 int rebuild_root(struct rebuild *rebuild, struct err *e);
 int rebuild_enter(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
-/* Ends a container that we have made, if there is one. */
-void rebuild_delete(struct rebuild *rebuild);
+/* Watches over a container that has just been created; deletes it if the end is not well. */
+int guard_start(struct rebuild *rebuild, struct err *e);
+void guard_end(struct rebuild *rebuild, bool well);
 
 /* spawn.c: processes that exist, stopped, with one thread and the remote mapping. */
 int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e);

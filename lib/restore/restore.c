@@ -85,32 +85,6 @@ static int reserve_id(struct rebuild *rebuild, struct err *e)
   return rebuild->reserved < 0 ? -1 : 0;
 }
 
-/* pid 0: a container is there, but does not run yet. */
-static int write_line(const struct rebuild *rebuild, pid_t pid, struct err *e)
-{
-  json_t *report = json_pack("{s:i, s:s?, s:s?}", "pid", pid, "id", rebuild->id, "runtime",
-                             rebuild->created ? rebuild->oci.program : NULL);
-  int result = 0;
-
-  if (rebuild->options->report_fd >= 0 && json_dumpfd(report, rebuild->options->report_fd, 0) == 0)
-    result = io_write(rebuild->options->report_fd, "\n", 1);
-  json_decref(report);
-  return result < 0 ? err_sys(e, "report") : 0;
-}
-
-static int write_report(const struct rebuild *rebuild, pid_t pid, struct err *e)
-{
-  const struct restore_options *options = rebuild->options;
-
-  if (options->pid_file) {
-    AUTO_CLOSE int fd = open(options->pid_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-
-    if (fd < 0 || dprintf(fd, "%d", pid) < 0)
-      return err_sys(e, "%s", options->pid_file);
-  }
-  return write_line(rebuild, pid, e);
-}
-
 /* From state to a stopped root process; the rest follows its pages. */
 static int begin(struct rebuild *rebuild, struct err *e)
 {
@@ -121,8 +95,7 @@ static int begin(struct rebuild *rebuild, struct err *e)
     return -1;
   if (rebuild_root(rebuild, e) < 0)
     return -1;
-  if (rebuild->created && (write_line(rebuild, 0, e) < 0 || rebuild_create(rebuild, e) < 0 ||
-                           rebuild_check_files(rebuild, e) < 0))
+  if (rebuild->created && (rebuild_create(rebuild, e) < 0 || rebuild_check_files(rebuild, e) < 0))
     return -1;
   return rebuild_namespaces(rebuild, e) < 0 ? -1 : rebuild_files(rebuild, e);
 }
@@ -243,6 +216,27 @@ static int complete(struct rebuild *rebuild, struct err *e)
   return for_each(rebuild, false, finish, e);
 }
 
+static int write_report(const struct rebuild *rebuild, pid_t pid, struct err *e)
+{
+  const struct restore_options *options = rebuild->options;
+  json_t *report;
+  int result = 0;
+
+  if (options->pid_file) {
+    AUTO_CLOSE int fd = open(options->pid_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+
+    if (fd < 0 || dprintf(fd, "%d", pid) < 0)
+      return err_sys(e, "%s", options->pid_file);
+  }
+  if (options->report_fd < 0)
+    return 0;
+  report = json_pack("{s:i, s:s?, s:s?}", "pid", pid, "id", rebuild->id, "runtime",
+                     rebuild->created ? rebuild->oci.program : NULL);
+  result = report ? json_dumpfd(report, options->report_fd, 0) : -1;
+  json_decref(report);
+  return result < 0 || io_write(options->report_fd, "\n", 1) < 0 ? err_sys(e, "report") : 0;
+}
+
 /* Lets all run. Whoever was stopped by job control gets its stop first. */
 static int release(struct rebuild *rebuild, struct err *e)
 {
@@ -289,7 +283,10 @@ static int run(struct rebuild *rebuild, struct stream_reader *reader, struct err
     return -1;
   if (write_report(rebuild, root, e) < 0)
     return -1;
-  return release(rebuild, e);
+  if (release(rebuild, e) < 0)
+    return -1;
+  guard_end(rebuild, true);
+  return 0;
 }
 
 int restore_run(const struct restore_options *options, int in_fd, struct err *e)

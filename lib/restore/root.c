@@ -295,17 +295,14 @@ static int raise_init(struct rebuild *rebuild, struct err *e)
   if (oci_create(&rebuild->oci, &init, e) < 0)
     return -1;
   rebuild->created = true;
+  if (guard_start(rebuild, e) < 0) {
+    oci_delete(&rebuild->oci, &(struct err){""});
+    return -1;
+  }
   if (rebuild_new_leader(root, init, e) < 0 || seize_init(init, e) < 0 ||
       catch_init(&rebuild->oci, init, e) < 0 || leave_exec(&root->threads[0], e) < 0)
     return -1;
   return open_places(rebuild, init, e) < 0 ? -1 : take_streams(rebuild, init, e);
-}
-
-void rebuild_delete(struct rebuild *rebuild)
-{
-  if (rebuild->created)
-    oci_delete(&rebuild->oci, &(struct err){""});
-  rebuild->created = false;
 }
 
 /* Descriptors are handed over by numbers that may be high. */

@@ -365,5 +365,5 @@ void rebuild_kill(struct rebuild *rebuild)
     for (size_t k = which->thread_count; which->forked && k-- > 0;)
       reap(which->threads[k].tid);
   }
-  rebuild_delete(rebuild);
+  guard_end(rebuild, false);
 }
