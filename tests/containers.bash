@@ -68,15 +68,13 @@ restore() { # [options] id
 # What there is of this test's containers: control groups and whether they are empty, mounts,
 # programs of ours and of the runtime's at work on them, records.
 remains() {
-  local group pid
+  local group program
   find /sys/fs/cgroup -type d -name "$mark*" 2>/dev/null | sort | while read -r group; do
     echo "$group $(wc -l <"$group/cgroup.procs")"
   done
   grep -F "$tmp" /proc/self/mountinfo | awk '{ print $5 }' | sort
-  for pid in /proc/[0-9]*; do
-    case $(cat "$pid/comm" 2>/dev/null) in
-      ckpt-* | runc* | crun*) tr '\0' ' ' 2>/dev/null <"$pid/cmdline" | grep -F -e "$mark" -e "$tmp" || true ;;
-    esac
+  grep -lE '^(ckpt-|runc|crun)' /proc/[0-9]*/comm 2>/dev/null | while read -r program; do
+    tr '\0' ' ' 2>/dev/null <"${program%comm}cmdline" | grep -F -e "$mark" -e "$tmp" || true
   done
   ls -A "$root" 2>/dev/null || true
 }

@@ -41,7 +41,8 @@ counter_beyond() { [ "$(redis "$1" get counter)" -gt "$2" ]; }
   redis "$box" debug populate 100000
   digest=$(redis "$box" debug digest)
   # A client of the same network, connected all the time. Its counter goes into another database.
-  oci exec --detach "$box" sh -c 'while :; do redis-cli -n 1 -r -1 -i 0.02 incr counter; done </dev/null >/dev/null 2>&1'
+  oci exec --detach "$box" sh -c 'exec </dev/null >/dev/null 2>&1
+    while :; do redis-cli -n 1 -r -1 -i 0.02 incr counter; done'
   client() { redis "$1" -n 1 get counter; }
   client_beyond() { [ "$(client "$1")" -gt "$2" ]; }
   eventually client_beyond "$box" 3

@@ -31,6 +31,8 @@ static struct words command(const struct oci *oci, const char *verb)
   struct words words = {0};
 
   add(&words, oci->program);
+  add(&words, "--log-format");
+  add(&words, "json");
   if (oci->root) {
     add(&words, "--root");
     add(&words, oci->root);
@@ -74,23 +76,40 @@ static pid_t begin(const struct words *words, int out, int *messages, struct err
   return pid;
 }
 
+/* The runtime's own words: its last line, as JSON if it logs before it dies, or as it is. */
+static void take_message(int messages, char *text, size_t room)
+{
+  ssize_t n = io_pread(messages, text, room - 1, 0);
+  const char *line;
+  const char *message;
+  json_t *logged;
+
+  while (n > 0 && text[n - 1] == '\n')
+    n--;
+  text[n > 0 ? n : 0] = '\0';
+  line = strrchr(text, '\n');
+  logged = json_loads(line ? line + 1 : text, 0, NULL);
+  message = json_string_value(json_object_get(logged, "msg"));
+  if (message)
+    snprintf(text, room, "%s", message);
+  json_decref(logged);
+}
+
 /* How it went; in its own words where it has failed. */
 static int judge(const struct oci *oci, const char *verb, int messages, int status, struct err *e)
 {
   char text[sizeof(e->text) - 256];
-  ssize_t n;
 
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
     return 0;
-  n = io_pread(messages, text, sizeof(text) - 1, 0);
-  while (n > 0 && text[n - 1] == '\n')
-    n--;
-  text[n > 0 ? n : 0] = '\0';
-  if (n > 0)
-    return err_set(e, "%s %s: %s", oci->program, verb, text);
-  if (WIFSIGNALED(status))
-    return err_set(e, "%s %s: killed by signal %d", oci->program, verb, WTERMSIG(status));
-  return err_set(e, "%s %s: exit status %d", oci->program, verb, WEXITSTATUS(status));
+  take_message(messages, text, sizeof(text));
+  if (text[0])
+    err_set(e, "%s %s: %s", oci->program, verb, text);
+  else if (WIFSIGNALED(status))
+    err_set(e, "%s %s: killed by signal %d", oci->program, verb, WTERMSIG(status));
+  else
+    err_set(e, "%s %s: exit status %d", oci->program, verb, WEXITSTATUS(status));
+  return err_prefix(e, "container %s", oci->id);
 }
 
 static int run(const struct oci *oci, const char *verb, const struct words *words, int out,
@@ -144,7 +163,7 @@ int oci_create(const struct oci *oci, pid_t *init, struct err *e)
   }
   add(&words, oci->id);
   if (run(oci, "create", &words, -1, e) < 0)
-    return -1;
+    return err_prefix(e, "bundle %s", oci->bundle);
   if (read_pid(oci, init, e) == 0)
     return 0;
   oci_delete(oci, &(struct err){""});
