@@ -7,7 +7,8 @@ setup_file() {
   setup_runtime_file
   bundle "$shared/loop" -- sh -c 'i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done >/tmp/count'
   bundle "$shared/memory" --tmpfs /run --hostname first --capabilities CAP_CHOWN,CAP_FOWNER \
-    -- sh -c 'i=0; while :; do i=$((i+1)); echo $i >/run/new; mv /run/new /run/count; sleep 0.01; done'
+    -- sh -c 'exec >>/run/log; i=0
+      while :; do i=$((i+1)); echo $i; echo $i >/run/new; mv /run/new /run/count; sleep 0.01; done'
 }
 setup() { setup_runtime; }
 teardown() { end_containers; }
@@ -102,7 +103,7 @@ in_memory() {
 
 @test "processes that came by exec, and what is in a tmpfs" {
   in_memory
-  oci exec "$box" sh -c 'mkdir -m 0750 /run/d; echo kept >/run/d/file; ln -s d/file /run/link; chown 7:8 /run/d'
+  oci exec "$box" sh -c 'mkdir -m 0711 /run/d; echo kept >/run/d/file; ln -s d/file /run/link; chown 7:8 /run/d'
   oci exec --detach "$box" sh -c 'exec >/dev/null 2>&1 </dev/null; j=0; while :; do j=$((j+1)); echo $j >/run/m; mv /run/m /run/second; sleep 0.01; done'
   eventually oci exec "$box" test -s /run/second
   checkpoint "$box"
@@ -111,8 +112,10 @@ in_memory() {
   second() { oci exec "$mark-again" cat /run/second; }
   second_beyond() { [ "$(second)" -gt "$1" ]; }
   eventually second_beyond "$(second)"
+  oci exec "$mark-again" cat /run/log >"$tmp/log-of-it"
+  is_sequence "$tmp/log-of-it"
   [ "$(oci exec "$mark-again" cat /run/link)" = kept ]
-  [ "$(oci exec "$mark-again" stat -c '%a %u %g' /run/d)" = "750 7 8" ]
+  [ "$(oci exec "$mark-again" stat -c '%a %u %g' /run/d)" = "711 7 8" ]
 }
 
 @test "a paused container stays paused, and is restored paused when asked" {

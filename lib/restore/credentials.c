@@ -35,46 +35,6 @@ static int set_groups(const struct credentials *wanted, const struct proc_status
   return call(tracee, e, "setgroups", NULL, SYS_setgroups, wanted->group_count, area, 0, 0, 0, 0);
 }
 
-/* Capabilities stay through the change of user: keep-caps and no fixup, until the real bits. */
-static int set_ids(const struct credentials *wanted, const struct proc_status *now,
-                   struct tracee *tracee, struct err *e)
-{
-  const uint32_t uids[4] = {wanted->ruid, wanted->euid, wanted->suid, wanted->fsuid};
-  const uint32_t gids[4] = {wanted->rgid, wanted->egid, wanted->sgid, wanted->fsgid};
-
-  if (set_groups(wanted, now, tracee, e) < 0)
-    return -1;
-  if (memcmp(gids, now->gid, sizeof(gids)) != 0 &&
-      (call(tracee, e, "setresgid", NULL, SYS_setresgid, wanted->rgid, wanted->egid, wanted->sgid,
-            0, 0, 0) < 0 ||
-       call(tracee, e, "setfsgid", NULL, SYS_setfsgid, wanted->fsgid, 0, 0, 0, 0, 0) < 0))
-    return -1;
-  if (memcmp(uids, now->uid, sizeof(uids)) == 0)
-    return 0;
-  if (prctl_call(tracee, "secure bits", PR_SET_SECUREBITS,
-                 SECBIT_KEEP_CAPS | SECBIT_NO_SETUID_FIXUP, 0, e) < 0 ||
-      call(tracee, e, "setresuid", NULL, SYS_setresuid, wanted->ruid, wanted->euid, wanted->suid, 0,
-           0, 0) < 0)
-    return -1;
-  return call(tracee, e, "setfsuid", NULL, SYS_setfsuid, wanted->fsuid, 0, 0, 0, 0, 0);
-}
-
-static int drop_bounding(const struct credentials *wanted, const struct proc_status *now,
-                         struct tracee *tracee, struct err *e)
-{
-  for (unsigned i = 0; i < CAPABILITIES; i++) {
-    if ((now->cap_bounding & ~wanted->bounding) >> i & 1 &&
-        prctl_call(tracee, "bounding set", PR_CAPBSET_DROP, i, 0, e) < 0)
-      return -1;
-  }
-  if (wanted->bounding & ~now->cap_bounding)
-    return err_set(e,
-                   "thread %d: had capabilities in its bounding set that we lack (0x%llx); "
-                   "restore with at least the privileges of the original",
-                   tracee->tid, (unsigned long long)(wanted->bounding & ~now->cap_bounding));
-  return 0;
-}
-
 static int set_capabilities(const struct credentials *wanted, struct tracee *tracee, struct err *e)
 {
   uint64_t area = tracee_scratch(tracee);
@@ -100,24 +60,101 @@ static int set_capabilities(const struct credentials *wanted, struct tracee *tra
   return 0;
 }
 
+/* All that is permitted in effect, too. */
+static int raise_effective(struct tracee *tracee, struct err *e)
+{
+  CLEANUP(proc_status_free) struct proc_status now = {0};
+  struct credentials raised;
+
+  if (proc_status_read(tracee->tid, &now, e) != 0)
+    return err_prefix(e, "thread %d", tracee->tid);
+  raised = (struct credentials){.effective = now.cap_permitted,
+                                .permitted = now.cap_permitted,
+                                .inheritable = now.cap_inheritable};
+  return set_capabilities(&raised, tracee, e);
+}
+
+/*
+ * capabilities(7): what is permitted outlasts the change of user with keep-caps, which asks for no
+ * privilege, unlike the other secure bits. What is in effect does not.
+ */
+static int set_uids(const struct credentials *wanted, struct tracee *tracee, struct err *e)
+{
+  if (prctl_call(tracee, "keep capabilities", PR_SET_KEEPCAPS, 1, 0, e) < 0 ||
+      call(tracee, e, "setresuid", NULL, SYS_setresuid, wanted->ruid, wanted->euid, wanted->suid, 0,
+           0, 0) < 0)
+    return -1;
+  if (wanted->fsuid == wanted->euid)
+    return 0; /* it went along */
+  if (raise_effective(tracee, e) < 0)
+    return -1;
+  return call(tracee, e, "setfsuid", NULL, SYS_setfsuid, wanted->fsuid, 0, 0, 0, 0, 0);
+}
+
+static int set_ids(const struct credentials *wanted, const struct proc_status *now,
+                   struct tracee *tracee, struct err *e)
+{
+  const uint32_t uids[4] = {wanted->ruid, wanted->euid, wanted->suid, wanted->fsuid};
+  const uint32_t gids[4] = {wanted->rgid, wanted->egid, wanted->sgid, wanted->fsgid};
+
+  if (set_groups(wanted, now, tracee, e) < 0)
+    return -1;
+  if (memcmp(gids, now->gid, sizeof(gids)) != 0 &&
+      (call(tracee, e, "setresgid", NULL, SYS_setresgid, wanted->rgid, wanted->egid, wanted->sgid,
+            0, 0, 0) < 0 ||
+       call(tracee, e, "setfsgid", NULL, SYS_setfsgid, wanted->fsgid, 0, 0, 0, 0, 0) < 0))
+    return -1;
+  return memcmp(uids, now->uid, sizeof(uids)) == 0 ? 0 : set_uids(wanted, tracee, e);
+}
+
+static int drop_bounding(const struct credentials *wanted, const struct proc_status *now,
+                         struct tracee *tracee, struct err *e)
+{
+  for (unsigned i = 0; i < CAPABILITIES; i++) {
+    if ((now->cap_bounding & ~wanted->bounding) >> i & 1 &&
+        prctl_call(tracee, "bounding set", PR_CAPBSET_DROP, i, 0, e) < 0)
+      return -1;
+  }
+  if (wanted->bounding & ~now->cap_bounding)
+    return err_set(e,
+                   "thread %d: had capabilities in its bounding set that we lack (0x%llx); "
+                   "restore with at least the privileges of the original",
+                   tracee->tid, (unsigned long long)(wanted->bounding & ~now->cap_bounding));
+  return 0;
+}
+
 static bool same_capabilities(const struct credentials *wanted, const struct proc_status *now)
 {
   return wanted->effective == now->cap_effective && wanted->permitted == now->cap_permitted &&
          wanted->inheritable == now->cap_inheritable && wanted->ambient == now->cap_ambient;
 }
 
+/* keep-caps is one of them, and asks for nothing; the others want CAP_SETPCAP in effect. */
+static int set_secure_bits(const struct credentials *wanted, struct tracee *tracee, struct err *e)
+{
+  bool keep = wanted->securebits & SECBIT_KEEP_CAPS;
+  int64_t now;
+
+  if (call(tracee, e, "secure bits", &now, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0, 0) < 0)
+    return -1;
+  if (((now ^ wanted->securebits) & SECBIT_KEEP_CAPS) &&
+      prctl_call(tracee, "keep capabilities", PR_SET_KEEPCAPS, keep, 0, e) < 0)
+    return -1;
+  if (((now ^ wanted->securebits) & ~(int64_t)SECBIT_KEEP_CAPS) == 0)
+    return 0;
+  if (raise_effective(tracee, e) < 0)
+    return -1;
+  return prctl_call(tracee, "secure bits", PR_SET_SECUREBITS, wanted->securebits, 0, e);
+}
+
 int rebuild_credentials(const struct credentials *wanted, struct tracee *tracee, struct err *e)
 {
   CLEANUP(proc_status_free) struct proc_status now = {0};
-  int64_t securebits;
 
   if (proc_status_read(tracee->tid, &now, e) != 0 || proc_status_inside(tracee->tid, &now, e) != 0)
     return err_prefix(e, "thread %d", tracee->tid);
   if (drop_bounding(wanted, &now, tracee, e) < 0 || set_ids(wanted, &now, tracee, e) < 0 ||
-      call(tracee, e, "secure bits", &securebits, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0, 0, 0) < 0)
-    return -1;
-  if (securebits != wanted->securebits &&
-      prctl_call(tracee, "secure bits", PR_SET_SECUREBITS, wanted->securebits, 0, e) < 0)
+      set_secure_bits(wanted, tracee, e) < 0)
     return -1;
   proc_status_free(&now);
   now = (struct proc_status){0};
