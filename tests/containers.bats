@@ -187,3 +187,18 @@ named() { # podman's json, docker's json, command...
     no grep -qv "^pid $stranger " <<<"$output"
   done
 }
+
+@test "what one runtime made, another one gets, by name and by path" {
+  own_bundle idle
+  start runc "$mark-runc"
+  checkpoint "$mark-runc"
+  runtime=crun root=$tmp/crun
+  restore "$mark-crun"
+  is "$mark-crun" running
+  rm -r "$tmp/image"
+  checkpoint "$mark-crun"
+  runtime=$(command -v runc) root=$tmp/runc
+  restore "$mark-again"
+  is "$mark-again" running
+  [ "$(oci exec "$mark-again" pidof sleep)" = 1 ]
+}
