@@ -96,3 +96,30 @@ fails() { # pattern [options] id
   printf 'XXXX' | dd of="$tmp/image/pages.img" bs=1 seek=2000 conv=notrunc status=none
   fails 'pages.img|checksum' "$mark-again"
 }
+
+# All of the image but its end, for as long as somebody reads.
+slow_stage() {
+  ckpt-read-direct --image-path "$tmp/image" >"$tmp/stream"
+  printf '#!/bin/sh\nhead -c %d "%s"\nexec sleep 60\n' "$(($(stat -c %s "$tmp/stream") - 64))" \
+    "$tmp/stream" >"$tmp/slow"
+  chmod +x "$tmp/slow"
+}
+
+@test "a restore that is canceled, or whose ckpt-rebuild is killed, leaves no container" {
+  slow_stage
+  remains >"$tmp/remains-before"
+  for signal in TERM KILL; do
+    restore --stage ckpt-read-direct="$tmp/slow" "$mark-again" &
+    restoring=$!
+    eventually is "$mark-again" running
+    orchestrator=$(pgrep -P "$restoring" -x ckpt-restore || pgrep -f "^ckpt-restore .*$mark-again\$")
+    rebuild=$(pgrep -P "$orchestrator" -x ckpt-rebuild)
+    if [ "$signal" = KILL ]; then kill -KILL "$rebuild"; else kill "-$signal" "$orchestrator"; fi
+    status=0
+    wait "$restoring" || status=$?
+    [ "$status" -ne 0 ]
+    as_before() { remains | cmp -s "$tmp/remains-before" -; }
+    eventually as_before
+  done
+  restore "$mark-again"
+}
