@@ -71,6 +71,28 @@ bool unix_is_abstract(const struct blob *address);
 /* Ids as we see them into those of the process's user namespace. */
 int unix_ids_inside(pid_t pid, uint32_t *uid, uint32_t *gid, struct err *e);
 
+/* What is done with one socket and one address. */
+struct unix_naming {
+  int fd;
+  const struct blob *address;
+  const struct unix_detail *detail;   /* of the file that is made */
+  const struct unix_message *message; /* that is sent */
+};
+typedef int unix_call(const void *naming, struct err *e);
+
+/* unix_place.c: without a file; with its file, which replaces what is there. */
+int unix_bind_nowhere(struct object_restore *restore, int fd, const struct blob *address,
+                      struct err *e);
+int unix_bind(struct object_restore *restore, int fd, const struct unix_detail *detail,
+              struct err *e);
+/* Calls with the root and the working directory in which the socket has its address. */
+int unix_at(struct object_restore *restore, const struct unix_detail *whose, unix_call *function,
+            const void *context, struct err *e);
+int unix_do_connect(const void *naming, struct err *e);
+int unix_do_send(const void *naming, struct err *e);
+/* Is the directory there, and is at most a socket in it that nobody has? By a datagram socket. */
+int unix_do_probe(const void *naming, struct err *e);
+
 /* unix_restore.c */
 int unix_complete(const struct tree *tree, const struct file *file, struct err *e);
 int unix_check_restore(const struct object_restore *restore, const struct file *file,

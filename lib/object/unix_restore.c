@@ -2,9 +2,6 @@
  * UNIX sockets come back in two steps. Connections are made first, with what was in their queues;
  * the names of the tree's own sockets are taken last (attach), when nothing else can fail any more:
  * that replaces the socket files that are there.
- *
- * A name without a file (of one end of a stream, of a file that was unlinked) is bound in an empty
- * file system that nobody else sees: the kernel keeps the text of an address, whatever it led to.
  */
 #include "object/unix.h"
 
@@ -13,20 +10,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 
 enum { SEND_ROOM = 64 << 20 }; /* bytes; the socket's own room comes back with its options */
 
-/* -- the tree -----------------------------------------------------------------------------------
- */
+/* -- the tree -- */
 
 static int read_detail(const struct file *file, struct unix_detail *detail, struct err *e)
 {
@@ -74,7 +66,8 @@ static int check_detail(const struct unix_detail *detail, struct err *e)
   if (detail->inode == 0 || detail->address.size > sizeof(((struct sockaddr_un *)0)->sun_path) ||
       detail->mode > 0777 || detail->shutdown > 3)
     return err_set(e, "a member is out of range");
-  if (detail->has_file && (detail->address.size == 0 || unix_is_abstract(&detail->address)))
+  if (detail->has_file && (detail->address.size == 0 || unix_is_abstract(&detail->address) ||
+                           (unix_is_stream(detail) && is_connected(detail))))
     return err_set(e, "a file without a path");
   for (size_t i = 0; i < detail->message_count; i++) {
     if (detail->messages[i].from.size > sizeof(((struct sockaddr_un *)0)->sun_path))
@@ -119,231 +112,7 @@ int unix_complete(const struct tree *tree, const struct file *file, struct err *
   return 0;
 }
 
-/* -- places -------------------------------------------------------------------------------------
- */
-
-/* Where an address that is a path leads to a file. */
-struct place {
-  int root, directory; /* directory -1: the root */
-};
-
-static void place_close(struct place *place)
-{
-  cleanup_close(&place->root);
-  cleanup_close(&place->directory);
-}
-
-/* An empty file system, made when it is first needed, and gone with us. */
-static int nowhere(struct object_restore *restore, struct err *e)
-{
-  static const char key[] = "unix nowhere";
-  AUTO_CLOSE int context = -1;
-  int fd = object_shared_fd(restore, key);
-
-  if (fd >= 0)
-    return fd;
-  context = fsopen("tmpfs", FSOPEN_CLOEXEC);
-  if (context < 0 || fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-    return err_sys(e, "a file system for names of sockets");
-  fd = fsmount(context, FSMOUNT_CLOEXEC, 0);
-  if (fd < 0)
-    return err_sys(e, "a file system for names of sockets");
-  return object_share_fd(restore, key, fd, e) < 0 ? -1 : fd;
-}
-
-static int open_nowhere(struct object_restore *restore, struct place *place, struct err *e)
-{
-  int fd = nowhere(restore, e);
-
-  *place = (struct place){.root = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0), .directory = -1};
-  if (fd < 0)
-    return -1;
-  return place->root < 0 ? err_sys(e, "socket") : 0;
-}
-
-static int open_place(const struct object_restore *restore, const struct unix_detail *detail,
-                      struct place *place, struct err *e)
-{
-  const char *root = detail->root ? detail->root : "/";
-
-  *place = (struct place){-1, -1};
-  place->root = object_open(restore, root, O_PATH | O_DIRECTORY);
-  if (place->root < 0)
-    return err_sys(e, "%s", root);
-  if (!detail->directory)
-    return 0;
-  {
-    struct object_restore below = *restore;
-
-    below.root_fd = place->root;
-    place->directory = object_open(&below, detail->directory, O_PATH | O_DIRECTORY);
-  }
-  return place->directory < 0 ? err_sys(e, "%s", detail->directory) : 0;
-}
-
-typedef int place_call(const void *context, struct err *e);
-
-/* Calls with the place's root and directory as ours. */
-static int in_place(const struct place *place, place_call *function, const void *context,
-                    struct err *e)
-{
-  AUTO_CLOSE int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-  AUTO_CLOSE int directory = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-  int result;
-
-  if (root < 0 || directory < 0)
-    return err_sys(e, "working directory");
-  if (fchdir(place->root) < 0 || chroot(".") < 0 ||
-      (place->directory >= 0 && fchdir(place->directory) < 0))
-    result = err_sys(e, "root directory");
-  else
-    result = function(context, e);
-  if (fchdir(root) < 0 || chroot(".") < 0 || fchdir(directory) < 0)
-    return err_sys(e, "root directory");
-  return result;
-}
-
-/* -- addresses ----------------------------------------------------------------------------------
- */
-
-static socklen_t to_sockaddr(const struct blob *address, struct sockaddr_un *name)
-{
-  *name = (struct sockaddr_un){.sun_family = AF_UNIX};
-  memcpy(name->sun_path, address->data, address->size);
-  return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + address->size);
-}
-
-static const char *address_text(const struct blob *address, char text[128])
-{
-  bool abstract = unix_is_abstract(address);
-
-  snprintf(text, 128, "%s%.*s", abstract ? "@" : "", (int)(address->size - abstract),
-           address->size ? (const char *)address->data + abstract : "");
-  return text;
-}
-
-/* What is done with one socket and one address. */
-struct naming {
-  int fd;
-  const struct blob *address;
-  const struct unix_detail *detail;   /* of the file that is made */
-  const struct unix_message *message; /* that is sent */
-};
-
-static int do_bind(const void *context, struct err *e)
-{
-  const struct naming *naming = context;
-  struct sockaddr_un name;
-  socklen_t size = to_sockaddr(naming->address, &name);
-  char text[128];
-
-  if (bind(naming->fd, (struct sockaddr *)&name, size) < 0)
-    return err_sys(e, "%s", address_text(naming->address, text));
-  return 0;
-}
-
-static int do_connect(const void *context, struct err *e)
-{
-  const struct naming *naming = context;
-  struct sockaddr_un name;
-  socklen_t size = to_sockaddr(naming->address, &name);
-  char text[128];
-
-  if (connect(naming->fd, (struct sockaddr *)&name, size) < 0)
-    return err_sys(e, "%s: connect", address_text(naming->address, text));
-  return 0;
-}
-
-static int do_send(const void *context, struct err *e)
-{
-  const struct naming *naming = context;
-  const struct blob *data = &naming->message->data;
-  struct sockaddr_un name;
-  socklen_t size = to_sockaddr(naming->address, &name);
-  char text[128];
-
-  if (sendto(naming->fd, data->data, data->size, MSG_DONTWAIT | MSG_NOSIGNAL,
-             (struct sockaddr *)&name, size) != (ssize_t)data->size)
-    return err_sys(e, "%s: its %zu bytes", address_text(naming->address, text), data->size);
-  return 0;
-}
-
-/* Directories on the way to a name, and nothing at its end. */
-static int do_bind_nowhere(const void *context, struct err *e)
-{
-  const struct naming *naming = context;
-  mode_t before = umask(0);
-  struct sockaddr_un name;
-  char path[sizeof(name.sun_path) + 1] = "";
-  int result;
-
-  memcpy(path, naming->address->data, naming->address->size);
-  for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-    *slash = '\0';
-    mkdir(path, 0755); /* what is missing after all, bind will tell */
-    *slash = '/';
-  }
-  unlink(path);
-  result = do_bind(context, e);
-  umask(before);
-  return result;
-}
-
-/* The socket file anew: with its mode from the first moment. */
-static int do_bind_file(const void *context, struct err *e)
-{
-  const struct naming *naming = context;
-  const struct unix_detail *detail = naming->detail;
-  struct sockaddr_un name;
-  char path[sizeof(name.sun_path) + 1] = "";
-  struct stat found;
-  mode_t before;
-  int result;
-
-  memcpy(path, naming->address->data, naming->address->size);
-  if (lstat(path, &found) == 0) {
-    if (!S_ISSOCK(found.st_mode))
-      return err_set(e, "%s: is no longer a socket", path);
-    if (unlink(path) < 0)
-      return err_sys(e, "%s", path);
-  }
-  before = umask(0777 & ~detail->mode);
-  result = do_bind(context, e);
-  umask(before);
-  if (result == 0 && lchown(path, detail->uid, detail->gid) < 0)
-    return err_sys(e, "%s: owner", path);
-  return result;
-}
-
-static int bind_nowhere(struct object_restore *restore, int fd, const struct blob *address,
-                        struct err *e)
-{
-  CLEANUP(place_close) struct place place = {-1, -1};
-  struct naming naming = {.fd = fd, .address = address};
-
-  if (unix_is_abstract(address))
-    return do_bind(&naming, e);
-  if (open_nowhere(restore, &place, e) < 0)
-    return -1;
-  return in_place(&place, do_bind_nowhere, &naming, e);
-}
-
-/* Does something at an address of the tree's, wherever that is. */
-static int at_address(struct object_restore *restore, const struct unix_detail *whose,
-                      place_call *function, const struct naming *naming, struct err *e)
-{
-  CLEANUP(place_close) struct place place = {-1, -1};
-
-  if (unix_is_abstract(&whose->address))
-    return function(naming, e);
-  if ((whose->has_file ? open_place(restore, whose, &place, e) : open_nowhere(restore, &place, e)) <
-      0)
-    return -1;
-  return in_place(&place, function, naming, e);
-}
-
-/* -- connections --------------------------------------------------------------------------------
- */
+/* -- connections -- */
 
 static int do_socket(const void *context, struct err *e)
 {
@@ -377,7 +146,7 @@ static int unbecome(uint32_t uid, uint32_t gid, struct err *e)
   return 0;
 }
 
-static int as_peer(const struct unix_detail *detail, place_call *function, const void *context,
+static int as_peer(const struct unix_detail *detail, unix_call *function, const void *context,
                    struct err *e)
 {
   uint32_t uid = geteuid();
@@ -427,14 +196,14 @@ static int do_listen(const void *context, struct err *e)
 /* In the place of a listener, as somebody else. */
 struct visit {
   const struct unix_detail *as;
-  struct naming naming;
+  struct unix_naming naming;
 };
 
 static int do_visit(const void *context, struct err *e)
 {
   const struct visit *visit = context;
 
-  return as_peer(visit->as, do_connect, &visit->naming, e);
+  return as_peer(visit->as, unix_do_connect, &visit->naming, e);
 }
 
 /*
@@ -448,22 +217,18 @@ static int make_named_pair(struct object_restore *restore, const struct unix_det
   AUTO_CLOSE int listener = new_socket(restore, named, e);
   AUTO_CLOSE int fd = new_socket(restore, named, e);
   struct visit visit = {.as = named, .naming = {.fd = fd, .address = &named->address}};
-  CLEANUP(place_close) struct place place = {-1, -1};
   int server;
 
-  if (listener < 0 || fd < 0 || bind_nowhere(restore, listener, &named->address, e) < 0 ||
+  if (listener < 0 || fd < 0 || unix_bind_nowhere(restore, listener, &named->address, e) < 0 ||
       as_peer(client ? client : &nobody, do_listen, &(struct listening){listener, 1}, e) < 0 ||
-      open_nowhere(restore, &place, e) < 0)
-    return -1;
-  if ((unix_is_abstract(&named->address) ? do_visit(&visit, e)
-                                         : in_place(&place, do_visit, &visit, e)) < 0)
+      unix_at(restore, named, do_visit, &visit, e) < 0)
     return -1;
   server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
   if (server < 0)
     return err_sys(e, "accept");
   fds[0] = server;
   fds[1] = take_fd(&fd);
-  if (client && client->address.size && bind_nowhere(restore, fds[1], &client->address, e) < 0)
+  if (client && client->address.size && unix_bind_nowhere(restore, fds[1], &client->address, e) < 0)
     return -1;
   return 0;
 }
@@ -550,7 +315,7 @@ static int close_peer(struct object_restore *restore, const struct unix_detail *
                       int theirs, struct err *e)
 {
   if (detail->type == SOCK_DGRAM && detail->message_count && detail->messages[0].from.size &&
-      bind_nowhere(restore, theirs, &detail->messages[0].from, e) < 0)
+      unix_bind_nowhere(restore, theirs, &detail->messages[0].from, e) < 0)
     return -1;
   if (send_messages(theirs, detail, e) < 0)
     return -1;
@@ -619,8 +384,7 @@ int unix_restore(struct object_restore *restore, const struct file *file, struct
   return take_fd(&fd);
 }
 
-/* -- names --------------------------------------------------------------------------------------
- */
+/* -- names -- */
 
 static int local_of(const struct object_restore *restore, const struct file *file)
 {
@@ -631,8 +395,6 @@ static int local_of(const struct object_restore *restore, const struct file *fil
 static int take_name(struct object_restore *restore, const struct file *file,
                      const struct unix_detail *detail, struct err *e)
 {
-  struct naming naming = {
-      .fd = local_of(restore, file), .address = &detail->address, .detail = detail};
   char key[64];
 
   socket_key(key, sizeof(key), "named", detail->inode);
@@ -641,8 +403,7 @@ static int take_name(struct object_restore *restore, const struct file *file,
     return 0;
   if (json_object_set_new(restore->shared, key, json_true()) < 0)
     return err_set(e, "out of memory");
-  return detail->has_file ? at_address(restore, detail, do_bind_file, &naming, e)
-                          : bind_nowhere(restore, naming.fd, naming.address, e);
+  return unix_bind(restore, local_of(restore, file), detail, e);
 }
 
 /* The socket of the tree with that address that datagrams can be sent from; NULL: none. */
@@ -680,7 +441,7 @@ static int open_sender(struct object_restore *restore, const struct unix_detail 
     return fd < 0 ? err_sys(e, "socket") : take_fd(&fd);
   }
   fd = new_socket(restore, to, e);
-  if (fd < 0 || (from->size && bind_nowhere(restore, fd, from, e) < 0))
+  if (fd < 0 || (from->size && unix_bind_nowhere(restore, fd, from, e) < 0))
     return -1;
   return take_fd(&fd);
 }
@@ -691,14 +452,14 @@ static int deliver(struct object_restore *restore, const struct unix_detail *to,
   for (size_t i = 0; i < to->message_count; i++) {
     const struct unix_message *message = &to->messages[i];
     AUTO_CLOSE int fd = open_sender(restore, to, &message->from, e);
-    struct naming naming = {.fd = fd, .address = &to->address, .message = message};
+    struct unix_naming naming = {.fd = fd, .address = &to->address, .message = message};
     int room = SEND_ROOM;
 
     if (fd < 0)
       return -1;
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)) < 0)
       return err_sys(e, "its queue");
-    if (at_address(restore, to, do_send, &naming, e) < 0)
+    if (unix_at(restore, to, unix_do_send, &naming, e) < 0)
       return -1;
   }
   return 0;
@@ -710,13 +471,13 @@ static int connect_to_peer(struct object_restore *restore, const struct unix_det
 {
   CLEANUP(unix_detail_free) struct unix_detail peer = {0};
   const struct file *file = file_by_inode(restore->tree, detail->peer);
-  struct naming naming = {.fd = fd, .address = &peer.address};
+  struct unix_naming naming = {.fd = fd, .address = &peer.address};
 
   if (!is_connected(detail))
     return 0;
   if (read_detail(file, &peer, e) < 0 || take_name(restore, file, &peer, e) < 0)
     return -1;
-  return at_address(restore, &peer, do_connect, &naming, e);
+  return unix_at(restore, &peer, unix_do_connect, &naming, e);
 }
 
 static int finish(struct object_restore *restore, const struct unix_detail *detail, int fd,
@@ -751,40 +512,14 @@ int unix_attach(struct object_restore *restore, const struct file *file, int fd,
   return finish(restore, &detail, local_of(restore, file), e);
 }
 
-/* -- before anything is made --------------------------------------------------------------------
- */
-
-/* Is the directory there, and is at most a socket in it that nobody has? */
-static int do_probe(const void *context, struct err *e)
-{
-  const struct naming *naming = context;
-  struct sockaddr_un name;
-  socklen_t size = to_sockaddr(naming->address, &name);
-  char path[sizeof(name.sun_path) + 1] = "";
-  char text[128];
-  struct stat found;
-
-  address_text(naming->address, text);
-  if (!unix_is_abstract(naming->address)) {
-    memcpy(path, naming->address->data, naming->address->size);
-    if (lstat(path, &found) < 0)
-      return errno == ENOENT && stat(dirname(path), &found) == 0 ? 0 : err_sys(e, "%s", text);
-    if (!S_ISSOCK(found.st_mode))
-      return err_set(e, "%s: is no longer a socket", text);
-  }
-  /* A datagram socket disturbs nobody: who has the name is told of nothing, or is of another type.
-   */
-  if (connect(naming->fd, (struct sockaddr *)&name, size) < 0 && errno != EPROTOTYPE)
-    return errno == ECONNREFUSED ? 0 : err_sys(e, "%s", text);
-  return err_set(e, "%s: is in use; end the program that has this socket", text);
-}
+/* -- before anything is made -- */
 
 int unix_check_restore(const struct object_restore *restore, const struct file *file, struct err *e)
 {
   CLEANUP(unix_detail_free) struct unix_detail detail = {0};
-  CLEANUP(place_close) struct place place = {-1, -1};
   const struct unix_detail datagram = {.type = SOCK_DGRAM};
-  struct naming naming = {.address = &detail.address};
+  struct unix_naming naming = {.address = &detail.address};
+  struct object_restore copy = *restore;
   AUTO_CLOSE int fd = -1;
 
   if (read_detail(file, &detail, e) < 0)
@@ -792,9 +527,5 @@ int unix_check_restore(const struct object_restore *restore, const struct file *
   if (!detail.has_file && !unix_is_abstract(&detail.address))
     return 0;
   naming.fd = fd = new_socket(restore, &datagram, e);
-  if (fd < 0)
-    return -1;
-  if (unix_is_abstract(&detail.address))
-    return do_probe(&naming, e);
-  return open_place(restore, &detail, &place, e) < 0 ? -1 : in_place(&place, do_probe, &naming, e);
+  return fd < 0 ? -1 : unix_at(&copy, &detail, unix_do_probe, &naming, e);
 }
