@@ -25,6 +25,28 @@ static int read_detail(const struct file *file, struct unix_detail *detail, stru
   return fields_from_json(unix_fields, detail, file->detail, e);
 }
 
+/* An id of the tree's user namespace as we see it. A plain tree is in ours. */
+static uint32_t outside(const struct proc_idmap *map, uint32_t id)
+{
+  enum { OVERFLOW_ID = 65534 };
+  uint32_t found = id == UINT32_MAX || map->count == 0 ? id : proc_id_outside(map, id);
+
+  return found == UINT32_MAX && id != UINT32_MAX ? OVERFLOW_ID : found;
+}
+
+/* Of what is made here. */
+static int read_here(const struct object_restore *restore, const struct file *file,
+                     struct unix_detail *detail, struct err *e)
+{
+  if (read_detail(file, detail, e) < 0)
+    return -1;
+  detail->uid = outside(&restore->uids, detail->uid);
+  detail->gid = outside(&restore->gids, detail->gid);
+  detail->peer_uid = outside(&restore->uids, detail->peer_uid);
+  detail->peer_gid = outside(&restore->gids, detail->peer_gid);
+  return 0;
+}
+
 static const struct file *file_by_inode(const struct tree *tree, uint64_t inode)
 {
   for (size_t i = 0; i < tree->file_count && inode; i++) {
@@ -334,7 +356,7 @@ static int connection(struct object_restore *restore, const struct unix_detail *
   int fds[2];
   int result;
 
-  if (peer_file && read_detail(peer_file, &peer, e) < 0)
+  if (peer_file && read_here(restore, peer_file, &peer, e) < 0)
     return -1;
   result = make_pair(restore, detail, peer_file ? &peer : NULL, fds, e);
   ours = fds[0];
@@ -369,7 +391,7 @@ int unix_restore(struct object_restore *restore, const struct file *file, struct
   AUTO_CLOSE int fd = -1;
   int paired;
 
-  if (read_detail(file, &detail, e) < 0)
+  if (read_here(restore, file, &detail, e) < 0)
     return -1;
   fd = take_left(restore, detail.inode);
   paired = has_pair(restore->tree, &detail, e);
@@ -418,7 +440,7 @@ static const struct file *file_by_address(const struct object_restore *restore,
       continue;
     unix_detail_free(detail);
     *detail = (struct unix_detail){0};
-    if (read_detail(file, detail, e) < 0)
+    if (read_here(restore, file, detail, e) < 0)
       return NULL;
     if (detail->type == SOCK_DGRAM && same_blob(&detail->address, address))
       return file;
@@ -475,7 +497,7 @@ static int connect_to_peer(struct object_restore *restore, const struct unix_det
 
   if (!is_connected(detail))
     return 0;
-  if (read_detail(file, &peer, e) < 0 || take_name(restore, file, &peer, e) < 0)
+  if (read_here(restore, file, &peer, e) < 0 || take_name(restore, file, &peer, e) < 0)
     return -1;
   return unix_at(restore, &peer, unix_do_connect, &naming, e);
 }
@@ -507,7 +529,7 @@ int unix_attach(struct object_restore *restore, const struct file *file, int fd,
 
   (void)fd;
   (void)tracee;
-  if (read_detail(file, &detail, e) < 0 || take_name(restore, file, &detail, e) < 0)
+  if (read_here(restore, file, &detail, e) < 0 || take_name(restore, file, &detail, e) < 0)
     return -1;
   return finish(restore, &detail, local_of(restore, file), e);
 }
@@ -522,7 +544,7 @@ int unix_check_restore(const struct object_restore *restore, const struct file *
   struct object_restore copy = *restore;
   AUTO_CLOSE int fd = -1;
 
-  if (read_detail(file, &detail, e) < 0)
+  if (read_here(restore, file, &detail, e) < 0)
     return -1;
   if (!detail.has_file && !unix_is_abstract(&detail.address))
     return 0;
