@@ -1,6 +1,7 @@
 /*
- * Pipes. All descriptions of one pipe carry its inode number; the first that is dumped has its
- * content. A pipe that somebody outside the tree holds, too, would come apart: refused.
+ * Pipes, and those that have a name in a file system (fifo(7)). All descriptions of one pipe carry
+ * its inode number; the first that is dumped has its content. A pipe that somebody outside the tree
+ * holds, too, would come apart: refused.
  */
 #include "base/cleanup.h"
 #include "base/io.h"
@@ -16,14 +17,17 @@
 #include <sys/ioctl.h>
 
 struct detail {
-  uint64_t inode;
+  uint64_t device, inode;
+  char *path;    /* named: from the tree's root; else NULL */
   uint32_t room; /* F_GETPIPE_SZ */
   bool has_data;
   struct blob data;
 };
 
 static const struct field fields[] = {
+    F_HEX(struct detail, device),
     F_UNSIGNED(struct detail, inode),
+    F_STRING(struct detail, path),
     F_UNSIGNED(struct detail, room),
     F_BOOL(struct detail, has_data),
     F_BLOB(struct detail, data),
@@ -40,6 +44,11 @@ static void detail_free(struct detail *detail)
 static bool matches(const struct object_source *source)
 {
   return S_ISFIFO(source->stat.st_mode) && strncmp(source->link, "pipe:[", 6) == 0;
+}
+
+static bool matches_named(const struct object_source *source)
+{
+  return S_ISFIFO(source->stat.st_mode) && source->link[0] == '/';
 }
 
 static int check(const struct object_dump *dump, const struct object_source *source, struct err *e)
@@ -62,21 +71,31 @@ static int check(const struct object_dump *dump, const struct object_source *sou
   return 0;
 }
 
+static int check_named(const struct object_dump *dump, const struct object_source *source,
+                       struct err *e)
+{
+  if (!object_path_leads_to(source))
+    return err_set(e, "cannot be checkpointed: it was deleted or replaced; restore it at its path, "
+                      "or make the program reopen it");
+  return check(dump, source, e);
+}
+
 /* Copies what is in the pipe without taking it out: tee(2) into a pipe of ours. */
 static int peek(int fd, uint32_t room, struct blob *data, struct err *e)
 {
-  AUTO_CLOSE int reader = object_reopen(fd, O_RDONLY | O_NONBLOCK, e);
+  AUTO_CLOSE int reader = -1;
   AUTO_CLOSE int copy_reader = -1;
   AUTO_CLOSE int copy_writer = -1;
   int waiting = 0;
   int ends[2];
 
-  if (reader < 0)
-    return -1;
-  if (ioctl(reader, FIONREAD, &waiting) < 0)
+  if (ioctl(fd, FIONREAD, &waiting) < 0)
     return err_sys(e, "pipe");
   if (waiting <= 0)
     return 0;
+  reader = object_reopen(fd, O_RDONLY | O_NONBLOCK, e);
+  if (reader < 0)
+    return -1;
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
     return err_sys(e, "pipe");
   copy_reader = ends[0];
@@ -94,14 +113,22 @@ static int peek(int fd, uint32_t room, struct blob *data, struct err *e)
 static int dump(const struct object_dump *dump, const struct object_source *source,
                 struct file *file, struct err *e)
 {
-  CLEANUP(detail_free) struct detail detail = {.inode = source->stat.st_ino};
+  CLEANUP(detail_free)
+  struct detail detail = {.device = source->stat.st_dev, .inode = source->stat.st_ino};
   int room = fcntl(source->local, F_GETPIPE_SZ);
-  char key[32];
+  char key[64];
 
   if (room < 0 || room > ROOM_LIMIT)
     return err_set(e, "cannot be checkpointed: a pipe of %d bytes is too large", room);
   detail.room = (uint32_t)room;
-  snprintf(key, sizeof(key), "data of %" PRIu64, detail.inode);
+  if (matches_named(source)) {
+    if (check_named(dump, source, e) < 0)
+      return -1;
+    detail.path = strdup(source->link);
+    if (!detail.path)
+      return err_sys(e, "pipe");
+  }
+  snprintf(key, sizeof(key), "data of %" PRIx64 ":%" PRIu64, detail.device, detail.inode);
   if (!json_object_get(dump->shared, key)) {
     detail.has_data = true;
     if (json_object_set_new(dump->shared, key, json_true()) < 0 ||
@@ -112,39 +139,84 @@ static int dump(const struct object_dump *dump, const struct object_source *sour
   return file->detail ? 0 : -1;
 }
 
-/* Both ends of a new pipe; ours stay open until all descriptions of it are there. */
-static int make_pipe(struct object_restore *restore, const char *key, uint32_t room, struct err *e)
+/* Nobody else may have it open: what is in it would be mixed up. */
+static int open_named(const struct object_restore *restore, const char *path, struct err *e)
+{
+  AUTO_CLOSE int fd = object_open(restore, path, O_RDWR | O_NONBLOCK);
+  struct stat found;
+  int waiting = 0;
+
+  if (fd < 0 || fstat(fd, &found) < 0)
+    return err_sys(e, "%s", path);
+  if (!S_ISFIFO(found.st_mode))
+    return err_set(e, "%s: is no longer a named pipe", path);
+  if (ioctl(fd, FIONREAD, &waiting) < 0 || waiting > 0)
+    return err_set(e, "%s: is in use; end the program that has it open", path);
+  return take_fd(&fd);
+}
+
+static int new_pipe(struct err *e)
 {
   int ends[2];
+  int fd;
 
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
     return err_sys(e, "pipe");
-  if (object_share_fd(restore, key, ends[1], e) < 0)
+  fd = object_reopen(ends[1], O_RDWR | O_NONBLOCK, e);
+  close(ends[0]);
+  close(ends[1]);
+  return fd;
+}
+
+/* The pipe itself, open for both; ours stays open until all descriptions of it are there. */
+static int make_pipe(struct object_restore *restore, const char *key, const struct detail *detail,
+                     struct err *e)
+{
+  int fd = detail->path ? open_named(restore, detail->path, e) : new_pipe(e);
+
+  if (fd < 0 || object_share_fd(restore, key, fd, e) < 0)
     return -1;
-  if (fcntl(ends[1], F_SETPIPE_SZ, (int)room) < (int)room)
-    return err_sys(e, "pipe of %u bytes", room);
-  return ends[1];
+  if (fcntl(fd, F_SETPIPE_SZ, (int)detail->room) < (int)detail->room)
+    return err_sys(e, "pipe of %u bytes", detail->room);
+  return fd;
 }
 
 static int restore(struct object_restore *restore, const struct file *file, struct err *e)
 {
   CLEANUP(detail_free) struct detail detail = {0};
-  char key[32];
-  int writer;
+  char key[64];
+  int both;
 
   if (fields_from_json(fields, &detail, file->detail, e) < 0)
     return -1;
   if (detail.room == 0 || detail.room > ROOM_LIMIT || detail.data.size > detail.room)
     return err_set(e, "pipe of %u bytes", detail.room);
-  snprintf(key, sizeof(key), "pipe %" PRIu64, detail.inode);
-  writer = object_shared_fd(restore, key);
-  if (writer < 0)
-    writer = make_pipe(restore, key, detail.room, e);
-  if (writer < 0)
+  snprintf(key, sizeof(key), "pipe %" PRIx64 ":%" PRIu64, detail.device, detail.inode);
+  both = object_shared_fd(restore, key);
+  if (both < 0)
+    both = make_pipe(restore, key, &detail, e);
+  if (both < 0)
     return -1;
-  if (detail.data.size && io_write(writer, detail.data.data, detail.data.size) < 0)
+  if (detail.data.size && io_write(both, detail.data.data, detail.data.size) < 0)
     return err_sys(e, "pipe: its %zu bytes", detail.data.size);
-  return object_reopen(writer, file->flags & (O_ACCMODE | O_NONBLOCK | O_ASYNC), e);
+  return object_reopen(both, file->flags & (O_ACCMODE | O_NONBLOCK | O_ASYNC), e);
+}
+
+static int check_restore_named(const struct object_restore *restore, const struct file *file,
+                               struct err *e)
+{
+  CLEANUP(detail_free) struct detail detail = {0};
+  AUTO_CLOSE int fd = -1;
+  struct stat found;
+
+  if (fields_from_json(fields, &detail, file->detail, e) < 0)
+    return -1;
+  if (!detail.path)
+    return err_set(e, "path: is missing");
+  fd = object_open(restore, detail.path, O_PATH);
+  if (fd < 0 || fstat(fd, &found) < 0)
+    return err_sys(e, "%s", detail.path);
+  return S_ISFIFO(found.st_mode) ? 0 : err_set(e, "%s: is no longer a named pipe", detail.path);
 }
 
 const struct object_type object_pipe = {
@@ -152,5 +224,14 @@ const struct object_type object_pipe = {
     .matches = matches,
     .check = check,
     .dump = dump,
+    .restore = restore,
+};
+
+const struct object_type object_fifo = {
+    .name = "fifo",
+    .matches = matches_named,
+    .check = check_named,
+    .dump = dump,
+    .check_restore = check_restore_named,
     .restore = restore,
 };

@@ -30,8 +30,6 @@ static int check(const struct object_dump *dump, const struct object_source *sou
   if (S_ISREG(source->stat.st_mode) || S_ISDIR(source->stat.st_mode))
     return err_set(e, "cannot be checkpointed: it was deleted or replaced; "
                       "restore it at its path, or make the program reopen it");
-  if (S_ISFIFO(source->stat.st_mode))
-    return err_set(e, "cannot be checkpointed: named pipes are not supported yet; close it");
   for (size_t i = 0; i < ARRAY_LEN(remedies); i++) {
     if (strncmp(source->link, remedies[i].link, strlen(remedies[i].link)) == 0)
       return err_set(e, "cannot be checkpointed: %s", remedies[i].remedy);
