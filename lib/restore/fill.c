@@ -1,10 +1,12 @@
-/* Page frames into memory: of a process through process_vm_writev(2), of a shared object by pwrite.
+/*
+ * Page frames into memory: of a process by UFFDIO_COPY (uffd.c) or process_vm_writev(2), of a
+ * shared object by pwrite. Several threads fill at once, each another frame.
  */
 #include "restore/rebuild.h"
 
 #include "base/cleanup.h"
 #include "base/io.h"
-#include "stream/frame.h"
+#include "restore/fill.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,7 +15,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-/* Calls `each` for every run of set bits; stops at the first that fails. */
+/* The runs of set bits, one after the other. */
 struct runs {
   uint64_t bits;
   unsigned first, count; /* the current run */
@@ -45,8 +47,7 @@ static struct rebuilt *owner_of_space(const struct rebuild *rebuild, uint32_t sp
   return NULL;
 }
 
-/* The mapping that holds the address, or NULL. */
-static const struct vma *find_vma(const struct mm *mm, uint64_t address)
+const struct vma *fill_vma(const struct mm *mm, uint64_t address)
 {
   size_t low = 0;
   size_t high = mm->vma_count;
@@ -70,7 +71,7 @@ static int check_extent(const struct mm *mm, uint64_t address, uint64_t present,
     uint64_t end = at + (uint64_t)runs.count * PAGE_SIZE_X86;
 
     while (at < end) {
-      const struct vma *vma = find_vma(mm, at);
+      const struct vma *vma = fill_vma(mm, at);
 
       if (!vma || vma->special || !(vma->flags & MAP_PRIVATE))
         return err_set(e, "space %u: page at 0x%" PRIx64 " is in no private mapping", mm->id, at);
@@ -80,44 +81,72 @@ static int check_extent(const struct mm *mm, uint64_t address, uint64_t present,
   return 0;
 }
 
-/* Zero pages are there by themselves, except where a private mapping shows a file otherwise. */
-static int fill_zeros(const struct rebuilt *which, const struct frame *frame, struct err *e)
+/* A piece lies in one mapping: a run of pages may cross from one into the next. */
+static void add_pieces(struct pieces *pieces, const struct mm *mm, uint64_t to, const uint8_t *from,
+                       size_t size)
+{
+  while (size) {
+    uint64_t room = fill_vma(mm, to)->end - to;
+    size_t length = room < size ? room : size;
+
+    pieces->remote[pieces->count] = (struct iovec){(void *)to, length};    /* NOLINT */
+    pieces->local[pieces->count++] = (struct iovec){(void *)from, length}; /* NOLINT */
+    to += length;
+    from += length;
+    size -= length;
+  }
+}
+
+/*
+ * What of the frame goes where. Zero pages are there by themselves, except where a private mapping
+ * shows a file otherwise.
+ */
+static void collect(const struct mm *mm, const struct frame *frame, const uint8_t *payload,
+                    struct pieces *pieces)
 {
   static const uint8_t zeros[PAGE_SIZE_X86];
 
+  pieces->count = 0;
+  for (struct runs runs = {.bits = frame->stored}; next_run(&runs);) {
+    size_t size = (size_t)runs.count * PAGE_SIZE_X86;
+
+    add_pieces(pieces, mm, frame->address + (uint64_t)runs.first * PAGE_SIZE_X86, payload, size);
+    payload += size;
+  }
   for (uint64_t bits = frame->present & ~frame->stored; bits; bits &= bits - 1) {
     uint64_t at = frame->address + (uint64_t)__builtin_ctzll(bits) * PAGE_SIZE_X86;
 
-    if (find_vma(which->mm, at)->file == 0)
-      continue;
-    if (tracee_write(&which->threads[0], at, zeros, sizeof(zeros), e) < 0)
-      return -1;
+    if (fill_vma(mm, at)->file)
+      add_pieces(pieces, mm, at, zeros, sizeof(zeros));
   }
-  return 0;
 }
 
-static int fill_process(const struct rebuilt *which, const struct frame *frame,
-                        const uint8_t *payload, struct err *e)
+static int fill_process(const struct rebuild *rebuild, const struct rebuilt *which,
+                        const struct frame *frame, const void *payload)
 {
-  struct iovec remote[EXTENT_PAGES];
-  struct iovec local = {.iov_base = (void *)payload, .iov_len = frame_raw_length(frame)};
-  unsigned count = 0;
+  struct pieces pieces;
+  size_t size = 0;
 
-  for (struct runs runs = {.bits = frame->stored}; next_run(&runs);) {
-    remote[count++] = (struct iovec){
-        .iov_base = (void *)(frame->address + (uint64_t)runs.first * PAGE_SIZE_X86), /* NOLINT */
-        .iov_len = (size_t)runs.count * PAGE_SIZE_X86,
-    };
-  }
-  if (count == 0 || process_vm_writev(which->threads[0].pid, &local, 1, remote, count, 0) ==
-                        (ssize_t)local.iov_len)
-    return 0;
-  /* A mapping that the process may not write itself: run by run, by force where needed. */
-  for (unsigned i = 0; i < count; i++) {
-    if (tracee_write(&which->threads[0], (uint64_t)remote[i].iov_base, payload, remote[i].iov_len,
-                     e) < 0)
-      return -1;
-    payload += remote[i].iov_len;
+  collect(which->mm, frame, payload, &pieces);
+  uffd_copy(rebuild, which, &pieces);
+  for (unsigned i = 0; i < pieces.count; i++)
+    size += pieces.local[i].iov_len;
+  return size == 0 || process_vm_writev(which->threads[0].pid, pieces.local, pieces.count,
+                                        pieces.remote, pieces.count, 0) == (ssize_t)size
+             ? 0
+             : 1;
+}
+
+int rebuild_fill_by_force(const struct rebuilt *which, const struct frame *frame,
+                          const void *payload, struct err *e)
+{
+  struct pieces pieces;
+
+  collect(which->mm, frame, payload, &pieces);
+  for (unsigned i = 0; i < pieces.count; i++) {
+    if (tracee_write(&which->threads[0], (uint64_t)pieces.remote[i].iov_base,
+                     pieces.local[i].iov_base, pieces.local[i].iov_len, e) < 0)
+      return err_prefix(e, "pid %d: fill", which->process->pid);
   }
   return 0;
 }
@@ -151,39 +180,45 @@ static int write_object(const struct file *file, int fd, const struct frame *fra
   return 0;
 }
 
-static int fill_object(struct rebuild *rebuild, const struct frame *frame, const uint8_t *payload,
-                       struct err *e)
+/* The last one that was found is not far. Returns an index, or the number of files. */
+static size_t object_of_space(struct rebuild *rebuild, uint32_t space)
 {
   size_t count = rebuild->tree.file_count;
 
-  for (size_t i = 0; i < count; i++) {
+  for (size_t i = 0; space && i < count; i++) {
     size_t index = (rebuild->filled + i) % count;
-    const struct file *file = &rebuild->tree.files[index];
-    AUTO_CLOSE int fd = -1;
 
-    if (!file->space || file->space != frame->space)
-      continue;
-    rebuild->filled = index;
-    fd = open_object(rebuild, index, e);
-    return fd < 0 ? -1 : write_object(file, fd, frame, payload, e);
+    if (rebuild->tree.files[index].space == space)
+      return rebuild->filled = index;
   }
-  return err_set(e, "page frame of space %u, which no state frame knows", frame->space);
+  return count;
 }
 
-int rebuild_fill(struct rebuild *rebuild, const struct frame *frame, const void *payload,
-                 struct err *e)
+static int fill_object(const struct rebuild *rebuild, size_t index, const struct frame *frame,
+                       const void *payload, struct err *e)
 {
-  struct rebuilt *which = owner_of_space(rebuild, frame->space);
+  AUTO_CLOSE int fd = open_object(rebuild, index, e);
 
-  rebuild->page_bytes += frame_raw_length(frame);
-  if (!which)
-    return fill_object(rebuild, frame, payload, e);
-  if (check_extent(which->mm, frame->address, frame->present, e) < 0 ||
-      rebuild_layout(rebuild, which, e) < 0)
-    return -1;
-  if (fill_zeros(which, frame, e) < 0 || fill_process(which, frame, payload, e) < 0)
-    return err_prefix(e, "pid %d: fill", which->process->pid);
+  return fd < 0 ? -1 : write_object(&rebuild->tree.files[index], fd, frame, payload, e);
+}
+
+int rebuild_fill_place(struct rebuild *rebuild, const struct frame *frame, struct place *place,
+                       struct err *e)
+{
+  place->which = owner_of_space(rebuild, frame->space);
+  if (place->which)
+    return check_extent(place->which->mm, frame->address, frame->present, e);
+  place->file = object_of_space(rebuild, frame->space);
+  if (place->file == rebuild->tree.file_count)
+    return err_set(e, "page frame of space %u, which no state frame knows", frame->space);
   return 0;
+}
+
+int rebuild_fill(const struct rebuild *rebuild, const struct place *place,
+                 const struct frame *frame, const void *payload, struct err *e)
+{
+  return place->which ? fill_process(rebuild, place->which, frame, payload)
+                      : fill_object(rebuild, place->file, frame, payload, e);
 }
 
 int rebuild_inherit(struct rebuild *rebuild, const struct frame *frame, struct err *e)

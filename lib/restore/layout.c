@@ -264,35 +264,37 @@ static int map_part(const struct rebuild *rebuild, struct tracee *tracee, const 
   return layout_page_size(tracee, vma, start, end, e);
 }
 
-static bool is_inherited(const struct rebuilt *which, uint64_t address)
+/* The first inherited extent that ends above the address: an index, or their count. */
+static size_t inherited_from(const struct rebuilt *which, uint64_t address)
 {
   size_t low = 0;
   size_t high = which->inherited_count;
 
-  while (low < high) { /* the last extent that starts at or below the address */
+  while (low < high) {
     size_t middle = low + (high - low) / 2;
 
-    if (which->inherited[middle].address <= address)
+    if (which->inherited[middle].address + EXTENT_SIZE <= address)
       low = middle + 1;
     else
       high = middle;
   }
-  if (low == 0)
-    return false;
-  address -= which->inherited[low - 1].address;
-  return address < EXTENT_SIZE &&
-         which->inherited[low - 1].present >> (address / PAGE_SIZE_X86) & 1;
+  return low;
 }
 
-static bool inherits_within(const struct rebuilt *which, uint64_t start, uint64_t end)
+static bool is_inherited(const struct rebuilt *which, uint64_t address)
 {
-  for (size_t i = 0; i < which->inherited_count; i++) {
-    const struct extent *extent = &which->inherited[i];
+  size_t index = inherited_from(which, address);
+  const struct extent *extent = &which->inherited[index];
 
-    if (extent->address < end && extent->address + UINT64_C(64) * 4096 > start)
-      return true;
-  }
-  return false;
+  return index < which->inherited_count && extent->address <= address &&
+         extent->present >> ((address - extent->address) / PAGE_SIZE_X86) & 1;
+}
+
+bool layout_inherits(const struct rebuilt *which, uint64_t start, uint64_t end)
+{
+  size_t index = inherited_from(which, start);
+
+  return index < which->inherited_count && which->inherited[index].address < end;
 }
 
 /* Pages of the range that came with the fork but are not the child's: gone. */
@@ -331,7 +333,7 @@ static int map_over(const struct rebuild *rebuild, struct rebuilt *which, const 
     uint64_t start = old->start > at ? old->start : at;
     uint64_t end = old->end < vma->end ? old->end : vma->end;
 
-    if (start >= end || !vma_continues(vma, old) || !inherits_within(which, start, end))
+    if (start >= end || !vma_continues(vma, old) || !layout_inherits(which, start, end))
       continue;
     if (at < start && map_part(rebuild, tracee, vma, at, start, numbers, e) < 0)
       return -1;

@@ -61,8 +61,10 @@ struct rebuild {
   bool created;        /* that is there */
   struct guard guard;
   struct numbers numbers;
-  size_t filled;       /* index of the file that was filled last: the next is not far */
-  uint64_t page_bytes; /* filled so far */
+  size_t filled;              /* index of the file that was filled last: the next is not far */
+  uint64_t page_bytes;        /* filled so far */
+  struct rebuilt *uffd_owner; /* whose userfaultfd `uffd` is; NULL: none is open */
+  int uffd;
 };
 
 /* check.c: everything that can be refused before anything is made. */
@@ -107,6 +109,8 @@ void numbers_end(struct rebuild *rebuild);
 int rebuild_layout(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 /* What must wait until all pages are there and all children are forked: advice, locks, names. */
 int rebuild_seal(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
+/* Does it inherit pages of the range from its parent? */
+bool layout_inherits(const struct rebuilt *which, uint64_t start, uint64_t end);
 /* An address range that neither the process nor any mapping of the image uses. */
 int layout_free_range(const struct rebuild *rebuild, pid_t pid, uint64_t size, uint64_t *address,
                       struct err *e);
@@ -126,10 +130,29 @@ int rebuild_segment(struct rebuild *rebuild, struct rebuilt *which, size_t index
 int rebuild_namespaces(struct rebuild *rebuild, struct err *e);
 int rebuild_namespaces_end(struct rebuild *rebuild, struct err *e);
 
-/* fill.c: one PAGES frame into a process or a shared object; payload: its pages, uncompressed. */
+/* feed.c: all frames of the stream behind the state, of which the first one's header is read. */
 struct frame;
-int rebuild_fill(struct rebuild *rebuild, const struct frame *frame, const void *payload,
+struct stream_reader;
+int rebuild_feed(struct rebuild *rebuild, struct stream_reader *reader, const struct frame *first,
                  struct err *e);
+
+/* Where the pages of a PAGES frame go. */
+struct place {
+  struct rebuilt *which; /* the process; NULL: a shared object, */
+  size_t file;           /* of this index in the tree's files */
+};
+
+/*
+ * fill.c: PAGES frames into their places. What lies is refused when the place is looked for; a
+ * process must then be laid out. Threads may fill different frames at once. A result of 1: some of
+ * it must be done by force, by the thread that traces.
+ */
+int rebuild_fill_place(struct rebuild *rebuild, const struct frame *frame, struct place *place,
+                       struct err *e);
+int rebuild_fill(const struct rebuild *rebuild, const struct place *place,
+                 const struct frame *frame, const void *payload, struct err *e);
+int rebuild_fill_by_force(const struct rebuilt *which, const struct frame *frame,
+                          const void *payload, struct err *e);
 int rebuild_inherit(struct rebuild *rebuild, const struct frame *frame, struct err *e);
 
 /* files.c: descriptions here, descriptors there. */

@@ -2,7 +2,6 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
-#include "codec/codec.h"
 #include "container/cgroup.h"
 #include "container/container.h"
 #include "restore/rebuild.h"
@@ -100,49 +99,27 @@ static int begin(struct rebuild *rebuild, struct err *e)
   return rebuild_namespaces(rebuild, e) < 0 ? -1 : rebuild_files(rebuild, e);
 }
 
-static int fill(struct rebuild *rebuild, const struct frame *frame, struct codec_context *codec,
-                void *buffer, struct err *e)
-{
-  const void *payload = frame->payload;
-
-  if (frame->codec != CODEC_NONE) {
-    if (codec_decompress(codec, frame->codec, frame->payload, frame->length, buffer,
-                         frame_raw_length(frame), e) < 0)
-      return -1;
-    payload = buffer;
-  }
-  return rebuild_fill(rebuild, frame, payload, e);
-}
-
-static int take_frame(struct rebuild *rebuild, const struct frame *frame,
-                      struct codec_context *codec, void *buffer, struct err *e)
-{
-  if (frame->type == FRAME_STATE)
-    return tree_add_json(&rebuild->tree, frame->payload, frame->length, e);
-  if (frame->type != FRAME_PAGES && frame->type != FRAME_INHERIT)
-    return 0; /* not for us, and need not be understood */
-  if (!rebuild->processes && begin(rebuild, e) < 0)
-    return -1;
-  return frame->type == FRAME_PAGES ? fill(rebuild, frame, codec, buffer, e)
-                                    : rebuild_inherit(rebuild, frame, e);
-}
-
+/* All frames of state, then those of pages, which other threads take. */
 static int read_stream(struct rebuild *rebuild, struct stream_reader *reader, struct err *e)
 {
-  CLEANUP(codec_context_cleanup) struct codec_context *codec = codec_context_new(e);
-  AUTO_FREE void *buffer = malloc(EXTENT_SIZE);
+  AUTO_FREE void *buffer = NULL;
+  size_t room = 0;
   struct frame frame;
   int result;
 
-  if (!codec || !buffer)
-    return err_sys(e, "buffers");
-  while ((result = stream_read(reader, &frame, e)) == 1) {
-    if (take_frame(rebuild, &frame, codec, buffer, e) < 0)
+  while ((result = stream_next(reader, &frame, e)) == 1) {
+    if (frame.type == FRAME_PAGES || frame.type == FRAME_INHERIT)
+      break;
+    if (stream_payload_into(reader, &frame, &buffer, &room, e) < 0)
+      return -1;
+    /* Others are not for us, and need not be understood. */
+    if (frame.type == FRAME_STATE &&
+        tree_add_json(&rebuild->tree, frame.payload, frame.length, e) < 0)
       return -1;
   }
-  if (result < 0)
+  if (result < 0 || begin(rebuild, e) < 0)
     return -1;
-  return rebuild->processes ? 0 : begin(rebuild, e);
+  return result == 1 ? rebuild_feed(rebuild, reader, &frame, e) : 0;
 }
 
 typedef int rebuild_step(struct rebuild *rebuild, struct rebuilt *which, struct err *e);

@@ -123,15 +123,20 @@ int stream_payload(struct stream_reader *reader, struct frame *frame, void *buff
   return 0;
 }
 
+int stream_payload_into(struct stream_reader *reader, struct frame *frame, void **buffer,
+                        size_t *room, struct err *e)
+{
+  if (make_room(buffer, room, frame->length, e) < 0)
+    return -1;
+  return stream_payload(reader, frame, *buffer, e);
+}
+
 int stream_read_into(struct stream_reader *reader, struct frame *frame, void **buffer, size_t *room,
                      struct err *e)
 {
   int result = stream_next(reader, frame, e);
 
-  if (result == 1 && (make_room(buffer, room, frame->length, e) < 0 ||
-                      stream_payload(reader, frame, *buffer, e) < 0))
-    return -1;
-  return result;
+  return result == 1 && stream_payload_into(reader, frame, buffer, room, e) < 0 ? -1 : result;
 }
 
 int stream_read(struct stream_reader *reader, struct frame *frame, struct err *e)

@@ -35,6 +35,9 @@ int stream_read_into(struct stream_reader *reader, struct frame *frame, void **b
  */
 int stream_next(struct stream_reader *reader, struct frame *frame, struct err *e);
 int stream_payload(struct stream_reader *reader, struct frame *frame, void *buffer, struct err *e);
+/* The latter into a buffer like stream_read_into's. */
+int stream_payload_into(struct stream_reader *reader, struct frame *frame, void **buffer,
+                        size_t *room, struct err *e);
 
 /*
  * Starts a stream on fd, which the writer does not own; writes the header. On a pipe the writer
