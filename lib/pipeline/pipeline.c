@@ -37,7 +37,7 @@ static char *find_program(const char *name)
   return strdup(access(path, X_OK) == 0 ? path : name);
 }
 
-static const char *swapped_program(const struct opt_list *swaps, const char *name)
+const char *pipeline_swapped(const struct opt_list *swaps, const char *name)
 {
   const char *program = NULL;
 
@@ -69,7 +69,7 @@ struct stage *pipeline_add(struct pipeline *pipeline, const char *name,
                            const struct opt_list *swaps)
 {
   struct stage *stage = &pipeline->stages[pipeline->count++];
-  const char *program = swapped_program(swaps, name);
+  const char *program = pipeline_swapped(swaps, name);
 
   *stage = (struct stage){.name = name, .pidfd = -1, .errors = -1, .foreign = program != NULL};
   stage->program = program ? strdup(program) : find_program(name);

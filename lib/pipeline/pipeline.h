@@ -55,6 +55,9 @@ struct stage *pipeline_add(struct pipeline *pipeline, const char *name,
 void stage_word(struct stage *stage, const char *word);
 void stage_pass(struct stage *stage, const char *flag, int fd);
 
+/* The user's program for a stage, or NULL. */
+const char *pipeline_swapped(const struct opt_list *swaps, const char *name);
+
 /* Are the pairs well-formed, and their names among the known ones? */
 int pipeline_check_swaps(const struct opt_list *swaps, const char *const *known, struct err *e);
 

@@ -60,8 +60,9 @@ static void add_stages(struct pipeline *pipeline, const struct restore_pipeline_
   if (options->direct)
     stage_word(stage, strcmp(options->direct, "false") == 0 ? "--direct=false" : "--direct");
   stage_pass(stage, "--stats-fd", stats);
-  stage = pipeline_add(pipeline, "ckpt-decompress", &options->swaps);
-  stage_pass(stage, "--stats-fd", stats);
+  /* ckpt-rebuild decompresses on all processors, too, and what it does so is in its cache. */
+  if (pipeline_swapped(&options->swaps, "ckpt-decompress"))
+    stage_pass(pipeline_add(pipeline, "ckpt-decompress", &options->swaps), "--stats-fd", stats);
   add_rebuild(pipeline, options, report, stats);
 }
 
