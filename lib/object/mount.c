@@ -92,17 +92,17 @@ static const struct kind {
   const char *options[10]; /* "=" where it has a value */
 } types[] = {
     {"tmpfs",
-     {"ro", "rw", "size=", "nr_blocks=", "nr_inodes=", "huge=", "inode32", "inode64", "noswap"}},
+     {"ro", "rw", "mode=", "size=", "nr_blocks=", "nr_inodes=", "huge=", "inode32", "inode64",
+      "noswap"}},
     {"proc", {"ro", "rw", "hidepid=", "gid=", "subset="}},
     {"sysfs", {"ro", "rw"}},
     {"mqueue", {"ro", "rw"}},
 };
 
-/* Of a tmpfs: what its root directory has, which is an inode like others. */
+/* Of a tmpfs: who has its root directory, which is an inode like others. */
 static bool is_of_root(const char *option)
 {
-  return strncmp(option, "mode=", 5) == 0 || strncmp(option, "uid=", 4) == 0 ||
-         strncmp(option, "gid=", 4) == 0;
+  return strncmp(option, "uid=", 4) == 0 || strncmp(option, "gid=", 4) == 0;
 }
 
 /* Calls `each` for every option that is the file system's own. */
