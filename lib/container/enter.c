@@ -3,29 +3,17 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "container/cgroup.h"
-#include "proc/proc.h"
+#include "proc/join.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/pidfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static const struct {
-  int flag;
-  const char *kind;
-} namespaces[] = {
-    {CLONE_NEWUSER, "user"},     {CLONE_NEWNS, "mnt"},  {CLONE_NEWPID, "pid"},
-    {CLONE_NEWNET, "net"},       {CLONE_NEWIPC, "ipc"}, {CLONE_NEWUTS, "uts"},
-    {CLONE_NEWCGROUP, "cgroup"},
-};
 
 /* What the one in between has to say: the child's pid here, or why there is none. */
 struct report {
@@ -34,45 +22,11 @@ struct report {
   char text[256];
 };
 
-/* Our own namespaces cannot all be entered again, and need not be. */
-static int differing(pid_t init, int kinds, int *flags, struct err *e)
-{
-  *flags = 0;
-  for (size_t i = 0; i < ARRAY_LEN(namespaces); i++) {
-    int result = kinds & namespaces[i].flag
-                     ? proc_namespace_differs(init, getpid(), namespaces[i].kind, e)
-                     : 0;
-
-    if (result < 0)
-      return -1;
-    *flags |= result ? namespaces[i].flag : 0;
-  }
-  return 0;
-}
-
-/* Capabilities outlive the exec that follows only in the root of the namespace. */
-static int become_root(struct err *e)
-{
-  if ((setgroups(0, NULL) < 0 && errno != EPERM) || setresgid(0, 0, 0) < 0 ||
-      setresuid(0, 0, 0) < 0)
-    return err_sys(e, "root of the user namespace");
-  return 0;
-}
-
 static int join(pid_t init, int kinds, struct err *e)
 {
-  AUTO_CLOSE int pidfd = pidfd_open(init, 0);
-  int flags;
-
-  if (pidfd < 0)
-    return err_sys(e, "pid %d", init);
-  if (differing(init, kinds, &flags, e) < 0)
-    return -1;
   if (kinds & CLONE_NEWNS && cgroup_join(getpid(), init, e) < 0)
     return -1;
-  if (flags && setns(pidfd, flags) < 0)
-    return err_sys(e, "namespaces of pid %d", init);
-  return flags & CLONE_NEWUSER ? become_root(e) : 0;
+  return join_namespaces(init, kinds, e);
 }
 
 /* The process in between: what it clones is our child, with a number of our choice. */

@@ -4,20 +4,16 @@
 #include "base/io.h"
 #include "object/inode.h"
 #include "object/object.h"
+#include "proc/inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
 #include <linux/openat2.h>
-#include <sched.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 #ifndef STATX_MNT_ID
 #define STATX_MNT_ID 0x1000U
@@ -178,90 +174,32 @@ int64_t mount_id_at(int root, const char *path)
 /* Restore */
 
 /* What is done in the container's namespaces, standing in its root directory. */
-typedef int inside_function(const struct mount_state *mount, struct err *e);
+typedef int mount_function(const struct mount_state *mount, struct err *e);
 
-static const struct {
-  int flag;
-  const char *kind;
-} namespaces[] = {
-    {CLONE_NEWUSER, "user"}, {CLONE_NEWNS, "mnt"},  {CLONE_NEWPID, "pid"},
-    {CLONE_NEWNET, "net"},   {CLONE_NEWIPC, "ipc"},
+struct job {
+  const struct object_restore *restore;
+  const struct mount_state *mount;
+  mount_function *function;
 };
 
-/* Who makes files there must be known there. */
-static int become_root(struct err *e)
+static json_t *do_job(void *argument, int *fd, struct err *e)
 {
-  if ((setgroups(0, NULL) < 0 && errno != EPERM) || setresgid(0, 0, 0) < 0 ||
-      setresuid(0, 0, 0) < 0)
-    return err_sys(e, "root of the user namespace");
-  return 0;
-}
+  const struct job *job = argument;
 
-static int join(const struct object_restore *restore, struct err *e)
-{
-  AUTO_CLOSE int pidfd = pidfd_open(restore->init, 0);
-  int flags = 0;
-
-  if (pidfd < 0)
-    return err_sys(e, "pid %d", restore->init);
-  for (size_t i = 0; i < ARRAY_LEN(namespaces); i++) {
-    int result = proc_namespace_differs(restore->init, getpid(), namespaces[i].kind, e);
-
-    if (result < 0)
-      return -1;
-    flags |= result ? namespaces[i].flag : 0;
+  (void)fd;
+  if (fchdir(job->restore->root_fd) < 0 || chroot(".") < 0) {
+    err_sys(e, "root directory");
+    return NULL;
   }
-  if (flags && setns(pidfd, flags) < 0)
-    return err_sys(e, "namespaces of pid %d", restore->init);
-  if (flags & CLONE_NEWUSER && become_root(e) < 0)
-    return -1;
-  return fchdir(restore->root_fd) < 0 || chroot(".") < 0 ? err_sys(e, "root directory") : 0;
+  return job->function(job->mount, e) < 0 ? NULL : json_true();
 }
 
-static int wait_for(pid_t pid)
-{
-  int status = 0;
-
-  while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-    ;
-  return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_DONE ? 0 : -1;
-}
-
-/* A child of the one that joined: only that one is in the pid namespace. */
-static int run_joined(const struct object_restore *restore, const struct mount_state *mount,
-                      inside_function *function, struct err *e)
-{
-  pid_t pid;
-
-  if (join(restore, e) < 0)
-    return -1;
-  pid = fork();
-  if (pid < 0)
-    return err_sys(e, "fork");
-  if (pid == 0)
-    _exit(function(mount, e) < 0 ? EXIT_FAILED : EXIT_DONE);
-  return wait_for(pid);
-}
-
-/* In a process of its own. Memory for the error is shared with it. */
 static int run_inside(const struct object_restore *restore, const struct mount_state *mount,
-                      inside_function *function, struct err *e)
+                      mount_function *function, struct err *e)
 {
-  struct err *shared =
-      mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  int result;
-  pid_t pid;
+  struct job job = {restore, mount, function};
 
-  if (shared == MAP_FAILED)
-    return err_sys(e, "mount");
-  pid = fork();
-  if (pid == 0)
-    _exit(run_joined(restore, mount, function, shared) < 0 ? EXIT_FAILED : EXIT_DONE);
-  result = pid < 0 ? err_sys(shared, "fork") : wait_for(pid);
-  if (result < 0)
-    err_set(e, "%s", shared->text[0] ? shared->text : "the process that mounts died");
-  munmap(shared, sizeof(*shared));
-  return result;
+  return inside_do(restore->init, NULL, do_job, &job, e);
 }
 
 static int unmount_inside(const struct mount_state *mount, struct err *e)

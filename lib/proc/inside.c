@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proc/join.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -82,6 +83,26 @@ static int make_new(const char *kind, struct err *e)
   return unshare(kinds[i].flag) == 0 ? 0 : err_sys(e, "cannot be made");
 }
 
+/* Of the pid namespace is only a child: it goes on, and we end with it. */
+static int enter_all(pid_t pid, struct err *e)
+{
+  pid_t child;
+
+  if (join_namespaces(pid,
+                      CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
+                          CLONE_NEWUTS,
+                      e) < 0)
+    return -1;
+  child = fork();
+  if (child < 0)
+    return err_sys(e, "fork");
+  if (child == 0)
+    return 0;
+  while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
+    ;
+  _exit(EXIT_DONE);
+}
+
 static int enter(pid_t pid, const char *kind, struct err *e)
 {
   AUTO_CLOSE int fd = -1;
@@ -89,6 +110,8 @@ static int enter(pid_t pid, const char *kind, struct err *e)
 
   if (pid == 0)
     return make_new(kind, e);
+  if (!kind)
+    return enter_all(pid, e);
   snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kind);
   fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0 || setns(fd, 0) < 0)
@@ -194,7 +217,7 @@ json_t *inside_run(pid_t pid, const char *kind, inside_function *function, void 
   while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
     ;
   if (!value && pid)
-    err_prefix(e, "%s namespace of pid %d", kind, pid);
+    err_prefix(e, "%s namespace%s of pid %d", kind ? kind : "the", kind ? "" : "s", pid);
   else if (!value)
     err_prefix(e, "a new %s namespace", kind);
   return value;

@@ -14,8 +14,9 @@
 typedef json_t *inside_function(void *argument, int *fd, struct err *e);
 
 /*
- * Runs the function in the namespace of kind "ipc", "net" or "uts" of a process; pid 0: in a new
- * one that nobody has touched. The function sees a copy of our memory. Returns its value (the
+ * Runs the function in the namespace of kind "ipc", "net" or "uts" of a process; kind NULL: in all
+ * of these and in its user, mount and pid namespace, as root; pid 0: in a new one of the kind that
+ * nobody has touched. The function sees a copy of our memory. Returns its value (the
  * caller's), or NULL with e set, also when the child died. fd: gets the descriptor that it passed
  * back, or -1; NULL: it passes none.
  */
