@@ -29,10 +29,14 @@ struct source {
   bool zombie;
   struct tracee *threads; /* seized ones; the leader is [0] */
   size_t thread_count;
-  uint32_t mm; /* id of its space; 0 for zombies */
+  uint32_t mm;           /* id of its space; 0 for zombies */
+  uint64_t remote_base;  /* of the mapping that we have in it, and in its snapshot */
+  struct proc_maps maps; /* without flags */
+  bool mapped;           /* its mappings are in the model */
   struct inherited *inherited;
   size_t inherited_count;
   struct tracee snapshot; /* tid 0: none, its memory is read in the process itself */
+  bool whole;             /* the snapshot shows all that there is of the process's memory */
   struct held_frame *held;
   size_t held_count;
 };
@@ -115,8 +119,8 @@ int capture_descriptors(struct capture *capture, struct source *source, struct p
 /* name: "cwd", "root", "exe". */
 int capture_link(struct capture *capture, struct source *source, const char *name, uint32_t *id,
                  struct err *e);
-int capture_mapped(struct capture *capture, struct source *source, const struct proc_map *map,
-                   uint32_t *id, struct err *e);
+int capture_mapped(struct capture *capture, pid_t pid, const struct proc_map *map, uint32_t *id,
+                   struct err *e);
 /* An object that no process has open. */
 int capture_object(struct capture *capture, const struct object_source *object, struct err *e);
 /*
@@ -143,14 +147,22 @@ int capture_contents(struct capture *capture, const char *point, int upper, stru
 struct file *capture_new_file(struct capture *capture, const struct object_type *type,
                               struct err *e);
 
-/* memory.c: VMAs of a stopped process; whether a mapping can be captured at all. */
-int capture_memory(struct capture *capture, struct source *source, struct mm *mm, struct err *e);
+/*
+ * memory.c: what only the stopped process tells of its memory, and its mappings if there is an
+ * object among them; then the mappings of all processes. Those of whole snapshots can wait until
+ * the tree runs.
+ */
+int capture_space(struct capture *capture, struct source *source, struct mm *mm, struct err *e);
+int capture_memory(struct capture *capture, bool with_snapshots, struct err *e);
+/* Whether a mapping can be captured at all. */
 int capture_map_check(const struct proc_map *map, struct err *e);
 const char *capture_special_name(const struct proc_map *map);
 bool capture_map_has_file(const struct proc_map *map);
+/* Is it memory that others may share, which is in the image as an object of its own? */
+bool capture_map_is_object(const struct proc_map *map);
 
-/* inherit.c: which pages of a child are still its parent's. */
-int capture_inherited(struct capture *capture, struct source *source, struct mm *mm, struct err *e);
+/* inherit.c: which pages of children are still their parents', when all mappings are known. */
+int capture_inherited(struct capture *capture, struct err *e);
 
 /* pages.c: all page frames of the tree, in two parts: of shared objects, then of processes. */
 int capture_objects(struct capture *capture, struct stream_writer *writer, struct err *e);
@@ -165,7 +177,7 @@ int capture_hold(struct capture *capture, struct stream_writer *writer, struct e
 struct keeper;
 /* Is one asked for, and is there room? If not, and it is wanted, the user is told. */
 bool snapshot_fits(const struct capture *capture);
-/* On failure none is there; the keeper has the dead ones reaped. */
+/* Says which are whole. On failure none is there; the keeper has the dead ones reaped. */
 int snapshot_take(struct capture *capture, const struct keeper *keeper, struct err *e);
 void snapshot_drop(struct capture *capture);
 

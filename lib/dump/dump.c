@@ -225,16 +225,18 @@ static int take_snapshots(struct taking *taking, struct err *e)
 
   if (taking->keeper.pid == 0 || capture->thawed)
     return 1; /* one that is to be frozen again loses nothing; its copies would be frozen, too */
-  result = capture_hold(capture, taking->writer, e);
-  if (result < 0)
-    return -1;
-  if (result > 0)
+  if (snapshot_take(capture, &taking->keeper, &why) == 0) {
+    if (capture_memory(capture, false, e) < 0)
+      return -1;
+    result = capture_hold(capture, taking->writer, e);
+    if (result <= 0)
+      return result;
     err_set(&why, "more memory than we hold is marked as not to be forked");
-  else if (snapshot_take(capture, &taking->keeper, &why) == 0)
-    return 0;
+  }
   if (capture->options->snapshot == SNAPSHOT_FORK)
     return err_set(e, "%s", why.text);
   warn_user("the tree stands still while it is copied: %s", why.text);
+  snapshot_drop(capture);
   capture_forget_held(capture);
   return 1;
 }
@@ -253,6 +255,8 @@ static int take_state(struct taking *taking, struct err *e)
     result = capture_state(capture, e);
     if (result == 0)
       result = take_snapshots(taking, e);
+    if (result == 1 && capture_memory(capture, false, e) < 0)
+      result = -1;
     if (capture_end_remote(capture, &late) < 0 && result >= 0) {
       *e = late;
       result = -1;
@@ -292,6 +296,8 @@ static int write_stream(struct taking *taking, bool snapshots, int out_fd, struc
 
   if (early && resume(taking, e) < 0)
     return -1;
+  if (capture_memory(capture, true, e) < 0 || capture_inherited(capture, e) < 0)
+    return -1;
   if (capture_write_state(capture, taking->writer, e) < 0 ||
       capture_objects(capture, taking->writer, e) < 0)
     return -1;
@@ -311,6 +317,7 @@ static int take(struct taking *taking, int out_fd, struct err *e)
   int result = take_state(taking, e);
 
   if (result < 0) {
+    snapshot_drop(taking->capture);
     keeper_finish(&taking->keeper);
     return -1;
   }

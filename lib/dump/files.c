@@ -314,8 +314,13 @@ static bool is_memory_name(const char *name)
          strncmp(name, "[anon_shmem:", 12) == 0;
 }
 
-int capture_mapped(struct capture *capture, struct source *source, const struct proc_map *map,
-                   uint32_t *id, struct err *e)
+bool capture_map_is_object(const struct proc_map *map)
+{
+  return is_memory_name(map->name) || is_segment_name(map->name);
+}
+
+int capture_mapped(struct capture *capture, pid_t pid, const struct proc_map *map, uint32_t *id,
+                   struct err *e)
 {
   bool writes = map->perms[3] == 's' && proc_map_has_flag(map, "mw");
   bool memory = is_memory_name(map->name);
@@ -326,13 +331,13 @@ int capture_mapped(struct capture *capture, struct source *source, const struct 
 
   snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)map->start,
            (unsigned long)map->end);
-  snprintf(path, sizeof(path), "/proc/%d/%s", source->pid, name);
+  snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
   if (memory || is_segment_name(map->name)) {
     local = open(path, (int)mapping.flags | O_CLOEXEC);
     if (local < 0)
       return err_sys(e, "%s", path);
   }
-  if (visit_opened(capture, source->pid, -1, name, local, visit_mapping, &mapping, e) < 0)
+  if (visit_opened(capture, pid, -1, name, local, visit_mapping, &mapping, e) < 0)
     return -1;
   *id = mapping.id;
   return 0;

@@ -148,6 +148,7 @@ void capture_forget_sources(struct capture *capture)
       free(source->threads[k].xstate.data);
     free(source->threads);
     free(source->inherited);
+    proc_maps_free(&source->maps);
     proc_status_free(&source->status);
   }
   free(capture->sources);

@@ -85,16 +85,6 @@ static int compare_run(void *context, const struct page_run *run, struct err *e)
   return 0;
 }
 
-static int open_pagemap(pid_t pid, struct err *e)
-{
-  char path[64];
-  int fd;
-
-  snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
-  fd = open(path, O_RDONLY | O_CLOEXEC);
-  return fd < 0 ? err_sys(e, "%s", path) : fd;
-}
-
 /* The restore forks the child from its parent only in these cases (see rebuild_spawn). */
 static bool will_be_forked(const struct source *source)
 {
@@ -105,9 +95,19 @@ static bool will_be_forked(const struct source *source)
   return child->ns_sid[own] == child->ns_pid[own] || child->ns_sid[own] == parent->ns_sid[own];
 }
 
-int capture_inherited(struct capture *capture, struct source *source, struct mm *mm, struct err *e)
+/*
+ * Of two snapshots the same is true as of their processes: what these shared when they were taken,
+ * they share.
+ */
+static pid_t pid_of_memory(const struct source *source)
+{
+  return source->snapshot.tid ? source->snapshot.tid : source->pid;
+}
+
+static int compare(struct capture *capture, struct source *source, struct err *e)
 {
   struct comparison comparison = {.source = source, .pagemaps = {-1, -1}};
+  struct mm *mm = tree_mm(&capture->tree, source->mm);
   AUTO_CLOSE int child = -1;
   AUTO_CLOSE int parent = -1;
 
@@ -116,18 +116,29 @@ int capture_inherited(struct capture *capture, struct source *source, struct mm 
   comparison.parent = tree_mm(&capture->tree, source->parent->mm);
   if (comparison.parent->exe != mm->exe)
     return 0;
-  child = comparison.pagemaps[0] = open_pagemap(source->pid, e);
-  parent = comparison.pagemaps[1] = open_pagemap(source->parent->pid, e);
+  child = comparison.pagemaps[0] = pagemap_open(pid_of_memory(source), e);
+  parent = comparison.pagemaps[1] = pagemap_open(pid_of_memory(source->parent), e);
   if (child < 0 || parent < 0)
     return -1;
   for (size_t i = 0; i < mm->vma_count; i++) {
     comparison.vma = &mm->vmas[i];
     if (vma_is_private(comparison.vma) &&
-        pagemap_scan(source->pid, comparison.vma->start, comparison.vma->end,
+        pagemap_scan(pid_of_memory(source), comparison.vma->start, comparison.vma->end,
                      comparison.vma->file != 0, compare_run, &comparison, e) < 0)
       return -1;
   }
   if (source->inherited_count)
     mm->parent = comparison.parent->id;
+  return 0;
+}
+
+int capture_inherited(struct capture *capture, struct err *e)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+
+    if (!source->zombie && compare(capture, source, e) < 0)
+      return err_prefix(e, "pid %d", source->pid);
+  }
   return 0;
 }

@@ -91,8 +91,8 @@ static int take_name(const struct proc_map *map, struct vma *vma, struct err *e)
   return vma->name ? 0 : err_sys(e, "mapping");
 }
 
-static int to_vma(struct capture *capture, struct source *source, const struct proc_map *map,
-                  struct vma *vma, struct err *e)
+static int to_vma(struct capture *capture, pid_t pid, const struct proc_map *map, struct vma *vma,
+                  struct err *e)
 {
   const char *special = capture_special_name(map);
 
@@ -120,7 +120,7 @@ static int to_vma(struct capture *capture, struct source *source, const struct p
     return 0;
   }
   vma->offset = map->offset;
-  return capture_mapped(capture, source, map, &vma->file, e);
+  return capture_mapped(capture, pid, map, &vma->file, e);
 }
 
 static int take_addresses(struct source *source, struct mm *mm, struct err *e)
@@ -148,13 +148,15 @@ static int take_addresses(struct source *source, struct mm *mm, struct err *e)
   return 0;
 }
 
-int capture_memory(struct capture *capture, struct source *source, struct mm *mm, struct err *e)
+/* As the process has them, or its snapshot: `pid`. */
+static int take_mappings(struct capture *capture, const struct source *source, pid_t pid,
+                         struct err *e)
 {
   CLEANUP(proc_maps_free) struct proc_maps maps = {0};
-  uint64_t ours = tracee_remote_base(&source->threads[0]);
+  struct mm *mm = tree_mm(&capture->tree, source->mm);
+  uint64_t ours = source->remote_base;
 
-  if (take_addresses(source, mm, e) < 0 || capture_link(capture, source, "exe", &mm->exe, e) < 0 ||
-      proc_smaps_read(source->pid, &maps, e) != 0)
+  if (proc_smaps_read(pid, &maps, e) != 0)
     return -1;
   for (size_t i = 0; i < maps.count; i++) {
     const struct proc_map *map = &maps.maps[i];
@@ -168,8 +170,40 @@ int capture_memory(struct capture *capture, struct source *source, struct mm *mm
     vma = list_append(&mm->vmas, &mm->vma_count, sizeof(*vma));
     if (!vma)
       return err_sys(e, "mappings");
-    if (to_vma(capture, source, map, vma, e) < 0)
+    if (to_vma(capture, pid, map, vma, e) < 0)
       return err_prefix(e, "mapping at 0x%" PRIx64 " (%s)", map->start, map->name);
+  }
+  return 0;
+}
+
+static bool has_object(const struct proc_maps *maps)
+{
+  for (size_t i = 0; i < maps->count; i++) {
+    if (capture_map_is_object(&maps->maps[i]))
+      return true;
+  }
+  return false;
+}
+
+int capture_space(struct capture *capture, struct source *source, struct mm *mm, struct err *e)
+{
+  if (take_addresses(source, mm, e) < 0 || proc_maps_read(source->pid, &source->maps, e) != 0)
+    return -1;
+  source->mapped = has_object(&source->maps);
+  return source->mapped ? take_mappings(capture, source, source->pid, e) : 0;
+}
+
+int capture_memory(struct capture *capture, bool with_snapshots, struct err *e)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    struct source *source = &capture->sources[i];
+    pid_t pid = source->whole ? source->snapshot.tid : source->pid;
+
+    if (source->zombie || source->mapped || (source->whole && !with_snapshots))
+      continue;
+    if (take_mappings(capture, source, pid, e) < 0)
+      return err_prefix(e, "pid %d", source->pid);
+    source->mapped = true;
   }
   return 0;
 }

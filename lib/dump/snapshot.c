@@ -3,6 +3,7 @@
 #include "dump/capture.h"
 #include "dump/headroom.h"
 #include "dump/keeper.h"
+#include "proc/pagemap.h"
 
 #include <inttypes.h>
 
@@ -46,6 +47,53 @@ bool snapshot_fits(const struct capture *capture)
   return false;
 }
 
+/* Has the process a page where its snapshot has none? (MADV_WIPEONFORK) */
+static bool is_wiped(const int pagemaps[2], const struct proc_map *map)
+{
+  uint64_t address;
+  int found = pagemap_first(pagemaps[0], map->start, map->end, &address);
+
+  return found < 0 ||
+         (found && pagemap_first(pagemaps[1], address, address + PAGE_SIZE_X86, &address) != 1);
+}
+
+static bool has_memory_of(pid_t pid, uint64_t *mapped, uint64_t *locked)
+{
+  AUTO_FREE char *text = NULL;
+  struct err ignored;
+
+  return proc_text(pid, "status", &text, NULL, &ignored) == 0 &&
+         proc_field(text, "VmSize", 10, mapped) && proc_field(text, "VmLck", 10, locked);
+}
+
+/*
+ * What a fork does not take along (dup_mmap in kernel/fork.c): mappings marked MADV_DONTFORK, pages
+ * of those marked MADV_WIPEONFORK, locks.
+ */
+static bool is_whole(const struct source *source)
+{
+  uint64_t mapped, copied, locked, ignored_locks;
+  AUTO_CLOSE int original = -1;
+  AUTO_CLOSE int copy = -1;
+  struct err ignored;
+
+  if (!has_memory_of(source->pid, &mapped, &locked) || locked ||
+      !has_memory_of(source->snapshot.tid, &copied, &ignored_locks) || mapped != copied)
+    return false;
+  original = pagemap_open(source->pid, &ignored);
+  copy = pagemap_open(source->snapshot.tid, &ignored);
+  if (original < 0 || copy < 0)
+    return false;
+  for (size_t i = 0; i < source->maps.count; i++) {
+    const struct proc_map *map = &source->maps.maps[i];
+
+    if (!capture_map_has_file(map) && !capture_special_name(map) &&
+        is_wiped((const int[]){original, copy}, map))
+      return false;
+  }
+  return true;
+}
+
 int snapshot_take(struct capture *capture, const struct keeper *keeper, struct err *e)
 {
   for (size_t i = 0; i < capture->source_count; i++) {
@@ -62,12 +110,15 @@ int snapshot_take(struct capture *capture, const struct keeper *keeper, struct e
       snapshot_drop(capture);
       return -1;
     }
+    source->whole = !source->mapped && is_whole(source);
   }
   return 0;
 }
 
 void snapshot_drop(struct capture *capture)
 {
-  for (size_t i = 0; i < capture->source_count; i++)
+  for (size_t i = 0; i < capture->source_count; i++) {
     tracee_kill_snapshot(&capture->sources[i].snapshot);
+    capture->sources[i].whole = false;
+  }
 }

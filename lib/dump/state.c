@@ -98,6 +98,7 @@ static int take_process(struct capture *capture, struct source *source, struct e
   if (check_sharing(capture, source, e) < 0 || tracee_save(&source->threads[0], e) < 0 ||
       tracee_begin_remote(&source->threads[0], e) < 0)
     return -1;
+  source->remote_base = tracee_remote_base(&source->threads[0]);
   for (size_t i = 1; i < source->thread_count; i++) {
     if (tracee_share_remote(&source->threads[i], &source->threads[0], e) < 0)
       return -1;
@@ -105,9 +106,10 @@ static int take_process(struct capture *capture, struct source *source, struct e
   if (capture_process(capture, source, process, e) < 0 ||
       capture_descriptors(capture, source, process, e) < 0 ||
       capture_link(capture, source, "cwd", &process->cwd, e) < 0 ||
-      take_root(capture, source, process, e) < 0 || capture_memory(capture, source, mm, e) < 0)
+      capture_link(capture, source, "exe", &mm->exe, e) < 0 ||
+      take_root(capture, source, process, e) < 0)
     return -1;
-  return capture_inherited(capture, source, mm, e);
+  return capture_space(capture, source, mm, e);
 }
 
 /*

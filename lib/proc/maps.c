@@ -72,7 +72,7 @@ static int add_line(struct proc_maps *maps, char *line, struct err *e)
   return 0;
 }
 
-int proc_smaps_read(pid_t pid, struct proc_maps *maps, struct err *e)
+static int read_lines(pid_t pid, const char *name, struct proc_maps *maps, struct err *e)
 {
   char path[64];
   AUTO_FCLOSE FILE *file = NULL;
@@ -80,7 +80,7 @@ int proc_smaps_read(pid_t pid, struct proc_maps *maps, struct err *e)
   size_t room = 0;
 
   *maps = (struct proc_maps){0};
-  snprintf(path, sizeof(path), "/proc/%d/smaps", pid);
+  snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
   file = fopen(path, "re");
   if (!file) {
     err_sys(e, "%s", path);
@@ -93,6 +93,16 @@ int proc_smaps_read(pid_t pid, struct proc_maps *maps, struct err *e)
     }
   }
   return 0;
+}
+
+int proc_smaps_read(pid_t pid, struct proc_maps *maps, struct err *e)
+{
+  return read_lines(pid, "smaps", maps, e);
+}
+
+int proc_maps_read(pid_t pid, struct proc_maps *maps, struct err *e)
+{
+  return read_lines(pid, "maps", maps, e);
 }
 
 void proc_maps_free(struct proc_maps *maps)

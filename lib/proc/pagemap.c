@@ -81,6 +81,26 @@ static int scan_by_ioctl(int pagemap, uint64_t start, uint64_t end, bool own_onl
   return visit_merged(&pending, NULL, visit, context, e);
 }
 
+int pagemap_first(int pagemap, uint64_t start, uint64_t end, uint64_t *address)
+{
+  struct scan_region region;
+  struct scan_argument argument = {
+      .size = sizeof(argument),
+      .start = start,
+      .end = end,
+      .vector = (uint64_t)&region,
+      .vector_length = 1,
+      .max_pages = 1,
+      .category_any_of = SCAN_PRESENT | SCAN_SWAPPED,
+      .return_mask = SCAN_PRESENT | SCAN_SWAPPED,
+  };
+  int count = ioctl(pagemap, SCAN_IOCTL, &argument);
+
+  if (count == 1)
+    *address = region.start;
+  return count;
+}
+
 int pagemap_read(int pagemap, uint64_t start, uint64_t *entries, size_t count, struct err *e)
 {
   ssize_t n = io_pread(pagemap, entries, count * sizeof(*entries), (off_t)(start / PAGE * 8));
@@ -115,17 +135,24 @@ static int scan_by_read(int pagemap, uint64_t start, uint64_t end, bool own_only
   return visit_merged(&pending, NULL, visit, context, e);
 }
 
+int pagemap_open(pid_t pid, struct err *e)
+{
+  char path[64];
+  int fd;
+
+  snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+  fd = open(path, O_RDONLY | O_CLOEXEC);
+  return fd < 0 ? err_sys(e, "%s", path) : fd;
+}
+
 int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, bool own_only, page_run_visitor *visit,
                  void *context, struct err *e)
 {
-  char path[64];
-  AUTO_CLOSE int pagemap = -1;
+  AUTO_CLOSE int pagemap = pagemap_open(pid, e);
   int result;
 
-  snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
-  pagemap = open(path, O_RDONLY | O_CLOEXEC);
   if (pagemap < 0)
-    return err_sys(e, "%s", path);
+    return -1;
   result = scan_by_ioctl(pagemap, start, end, own_only, visit, context, e);
   if (result == 1)
     result = scan_by_read(pagemap, start, end, own_only, visit, context, e);

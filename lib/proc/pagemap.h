@@ -36,6 +36,15 @@ typedef int page_run_visitor(void *context, const struct page_run *run, struct e
 int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, bool own_only, page_run_visitor *visit,
                  void *context, struct err *e);
 
+/* Opens /proc/PID/pagemap. */
+int pagemap_open(pid_t pid, struct err *e);
+
+/*
+ * The first page between start and end that is there, of an open /proc/PID/pagemap: 1, 0 when there
+ * is none, -1 when this kernel cannot tell without a look at each.
+ */
+int pagemap_first(int pagemap, uint64_t start, uint64_t end, uint64_t *address);
+
 /* Reads raw entries from an open /proc/PID/pagemap. Those behind the address space read as 0. */
 int pagemap_read(int pagemap, uint64_t start, uint64_t *entries, size_t count, struct err *e);
 

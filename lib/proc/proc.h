@@ -67,7 +67,7 @@ uint32_t proc_id_outside(const struct proc_idmap *map, uint32_t inside); /* UINT
 /* Turns all ids of a status into those that the process itself sees. */
 int proc_status_inside(pid_t pid, struct proc_status *status, struct err *e);
 
-/* One mapping of /proc/PID/smaps. */
+/* One mapping of /proc/PID/smaps, or of maps, which does not have the last two members. */
 struct proc_map {
   uint64_t start, end, offset;
   char perms[5];
@@ -81,7 +81,9 @@ struct proc_maps {
   struct proc_map *maps;
   size_t count;
 };
+/* The kernel looks at every page for smaps: some milliseconds a GiB. For maps it does not. */
 int proc_smaps_read(pid_t pid, struct proc_maps *maps, struct err *e);
+int proc_maps_read(pid_t pid, struct proc_maps *maps, struct err *e);
 void proc_maps_free(struct proc_maps *maps);
 bool proc_map_has_flag(const struct proc_map *map, const char *two_letters);
 
