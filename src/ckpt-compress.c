@@ -36,7 +36,7 @@ int main(int argc, char **argv)
   codec = (uint8_t)codec_by_name(algorithm);
   if (stats_fd <= INT32_MAX)
     options.stats_fd = (int)stats_fd;
-  if (pool_run(&options, filter_compress, &codec, &e) < 0)
+  if (pool_run(&options, &filter_compress, &codec, &e) < 0)
     die(EXIT_FAILED, &e);
   return EXIT_DONE;
 }

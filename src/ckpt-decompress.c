@@ -30,7 +30,7 @@ int main(int argc, char **argv)
     opt_usage(&command, "takes no operands");
   if (stats_fd <= INT32_MAX)
     options.stats_fd = (int)stats_fd;
-  if (pool_run(&options, filter_decompress, NULL, &e) < 0)
+  if (pool_run(&options, &filter_decompress, NULL, &e) < 0)
     die(EXIT_FAILED, &e);
   return EXIT_DONE;
 }

@@ -2,6 +2,7 @@
 #include "base/opt.h"
 #include "image/image.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 int main(int argc, char **argv)
@@ -27,6 +28,8 @@ int main(int argc, char **argv)
     opt_usage(&command, "image-path flag must be provided");
   if (stats_fd <= INT32_MAX)
     options.stats_fd = (int)stats_fd;
+  /* A file that may not grow is an error like any other. */
+  signal(SIGXFSZ, SIG_IGN);
   if (image_write(&options, STDIN_FILENO, &e) < 0)
     die(EXIT_FAILED, &e);
   return EXIT_DONE;

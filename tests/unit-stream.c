@@ -389,7 +389,7 @@ static void *write_spliced(void *argument)
 
   stream_writer_trust_reader(writer);
   for (unsigned i = 0; i < SPLICED; i++) {
-    unsigned count = i % 7 == 0 ? 64 : 1 + i % 9;
+    unsigned count = i % 7 == 0 ? 64 : 1 + i % 40;
     uint64_t *words = stream_slot(writer);
     struct frame frame = {.type = FRAME_PAGES,
                           .flags = 1,

@@ -19,47 +19,66 @@ __attribute__((optimize("O3"), target_clones("avx2", "default"))) static bool is
   return true;
 }
 
-int filter_scan_zero(struct frame *frame, struct codec_context *context, void *out,
-                     const void *argument, struct err *e)
+static bool is_raw(const struct frame *frame, const void *argument)
+{
+  (void)argument;
+  return frame->type == FRAME_PAGES && frame->codec == CODEC_NONE && frame->length > 0;
+}
+
+/* Stored pages that are not all zeros. */
+static uint64_t find_kept(const struct frame *frame)
 {
   const uint8_t *page = frame->payload;
   uint64_t kept = 0;
-  uint8_t *to = out;
 
-  (void)context;
-  (void)argument;
-  (void)e;
-  if (frame->codec != CODEC_NONE)
-    return 0;
   for (uint64_t bits = frame->stored; bits; bits &= bits - 1, page += PAGE_SIZE_X86) {
     if (!is_zero_page((const uint64_t *)(const void *)page))
       kept |= bits & -bits;
   }
+  return kept;
+}
+
+/* In place: those that are kept move up. */
+static int scan_zero(struct frame *frame, struct codec_context *context, void *out,
+                     const void *argument, struct err *e)
+{
+  uint64_t kept = find_kept(frame);
+  uint8_t *page = (uint8_t *)frame->payload;
+  uint8_t *to = page;
+
+  (void)context;
+  (void)out;
+  (void)argument;
   if (kept == frame->stored)
     return 0;
-  page = frame->payload;
+  if (stream_check_payload(frame, e) < 0)
+    return -1;
   for (uint64_t bits = frame->stored; bits; bits &= bits - 1, page += PAGE_SIZE_X86) {
-    if (kept & bits & -bits) {
+    if (!(kept & bits & -bits))
+      continue;
+    if (to != page)
       memcpy(to, page, PAGE_SIZE_X86);
-      to += PAGE_SIZE_X86;
-    }
+    to += PAGE_SIZE_X86;
   }
   frame->stored = kept;
   frame->length = frame_raw_length(frame);
-  frame->payload = out;
   frame->crc_known = false;
   return 0;
 }
 
-int filter_compress(struct frame *frame, struct codec_context *context, void *out,
-                    const void *argument, struct err *e)
+static bool is_to_compress(const struct frame *frame, const void *argument)
+{
+  return *(const uint8_t *)argument != CODEC_NONE && is_raw(frame, NULL);
+}
+
+static int compress_pages(struct frame *frame, struct codec_context *context, void *out,
+                          const void *argument, struct err *e)
 {
   uint8_t codec = *(const uint8_t *)argument;
   size_t length;
 
-  (void)e;
-  if (frame->codec != CODEC_NONE || frame->length == 0)
-    return 0;
+  if (stream_check_payload(frame, e) < 0)
+    return -1;
   length = codec_compress(context, codec, frame->payload, frame->length, out);
   if (length == 0)
     return 0;
@@ -70,13 +89,18 @@ int filter_compress(struct frame *frame, struct codec_context *context, void *ou
   return 0;
 }
 
-int filter_decompress(struct frame *frame, struct codec_context *context, void *out,
-                      const void *argument, struct err *e)
+static bool is_compressed(const struct frame *frame, const void *argument)
 {
   (void)argument;
-  if (frame->codec == CODEC_NONE)
-    return 0;
-  if (codec_decompress(context, frame->codec, frame->payload, frame->length, out,
+  return frame->type == FRAME_PAGES && frame->codec != CODEC_NONE;
+}
+
+static int decompress_pages(struct frame *frame, struct codec_context *context, void *out,
+                            const void *argument, struct err *e)
+{
+  (void)argument;
+  if (stream_check_payload(frame, e) < 0 ||
+      codec_decompress(context, frame->codec, frame->payload, frame->length, out,
                        frame_raw_length(frame), e) < 0)
     return -1;
   frame->codec = CODEC_NONE;
@@ -85,3 +109,7 @@ int filter_decompress(struct frame *frame, struct codec_context *context, void *
   frame->crc_known = false;
   return 0;
 }
+
+const struct pool_filter filter_scan_zero = {is_raw, scan_zero};
+const struct pool_filter filter_compress = {is_to_compress, compress_pages};
+const struct pool_filter filter_decompress = {is_compressed, decompress_pages};

@@ -5,12 +5,12 @@
 #include "codec/pool.h"
 
 /* Takes zero-filled pages out of uncompressed payloads; compressed ones stay. No argument. */
-pool_transform filter_scan_zero;
+extern const struct pool_filter filter_scan_zero;
 
 /* Compresses what is not yet compressed. Argument: uint8_t, the codec. */
-pool_transform filter_compress;
+extern const struct pool_filter filter_compress;
 
 /* Decompresses what is compressed. No argument. */
-pool_transform filter_decompress;
+extern const struct pool_filter filter_decompress;
 
 #endif

@@ -8,12 +8,12 @@
 #include <sched.h>
 #include <string.h>
 
-enum { WORKERS_LIMIT = 64 };
+enum { WORKERS_LIMIT = STREAM_SLOTS / 2 - 1 }; /* two slots each */
 
 struct pool {
   struct stream_reader *reader;
   struct stream_writer *writer;
-  pool_transform *transform;
+  const struct pool_filter *filter;
   const void *argument;
   pthread_mutex_t read_lock;
   uint64_t next_ticket; /* under read_lock */
@@ -35,56 +35,99 @@ static void fail(struct pool *pool, const struct err *e)
   pthread_mutex_unlock(&pool->write_lock);
 }
 
-/* The next frame and its place in the order: 1, or 0 at the end, -1. */
-static int take(struct pool *pool, struct frame *frame, uint64_t *ticket, void **buffer,
-                size_t *room, struct err *e)
+/* A worker's slots of the writer: a payload is read into one, and made into the other. */
+struct work {
+  void *in, *out;
+  struct frame frame;
+  uint64_t ticket; /* the frame's place in the order */
+};
+
+/* Waits until all before it are written; then the writer is ours until end_turn. False: failed. */
+static bool begin_turn(struct pool *pool, uint64_t ticket)
+{
+  pthread_mutex_lock(&pool->write_lock);
+  while (!pool->failed && pool->turn != ticket)
+    pthread_cond_wait(&pool->turn_changed, &pool->write_lock);
+  return !pool->failed;
+}
+
+/* What was written in part nobody writes behind. */
+static int end_turn(struct pool *pool, int result, const struct err *e)
+{
+  pool->turn++;
+  if (result < 0 && !pool->failed) {
+    pool->failed = true;
+    pool->cause = *e;
+  }
+  pthread_cond_broadcast(&pool->turn_changed);
+  pthread_mutex_unlock(&pool->write_lock);
+  return result;
+}
+
+/* Nobody can read on before the payload is out of the way. */
+static int pass(struct pool *pool, const struct frame *frame, uint64_t ticket, struct err *e)
+{
+  int result = -1;
+
+  if (begin_turn(pool, ticket))
+    result = stream_pass(pool->writer, pool->reader, frame, e);
+  return end_turn(pool, result, e);
+}
+
+/* Under the read lock: the next frame for the filter: 1, or 0 at the end, -1. */
+static int read_next(struct pool *pool, struct work *work, struct err *e)
+{
+  int result;
+
+  while ((result = stream_next(pool->reader, &work->frame, e)) == 1) {
+    work->ticket = pool->next_ticket++;
+    if (pool->filter->chooses(&work->frame, pool->argument))
+      return stream_payload_unchecked(pool->reader, &work->frame, work->in, e) < 0 ? -1 : 1;
+    if (pass(pool, &work->frame, work->ticket, e) < 0)
+      return -1;
+  }
+  return result;
+}
+
+static int take(struct pool *pool, struct work *work, struct err *e)
 {
   int result = 0;
 
   pthread_mutex_lock(&pool->read_lock);
   if (!pool->read_all)
-    result = stream_read_into(pool->reader, frame, buffer, room, e);
-  if (result == 1)
-    *ticket = pool->next_ticket++;
-  else
-    pool->read_all = true;
+    result = read_next(pool, work, e);
+  pool->read_all = result != 1;
   pthread_mutex_unlock(&pool->read_lock);
   return result;
 }
 
-/* Writes when all before it are written. */
-static int give(struct pool *pool, const struct frame *frame, uint64_t ticket, struct err *e)
+static int give(struct pool *pool, struct work *work, struct err *e)
 {
   int result = -1;
 
-  pthread_mutex_lock(&pool->write_lock);
-  while (!pool->failed && pool->turn != ticket)
-    pthread_cond_wait(&pool->turn_changed, &pool->write_lock);
-  if (!pool->failed) {
-    result = stream_write(pool->writer, frame, e);
-    pool->turn++;
-    pthread_cond_broadcast(&pool->turn_changed);
+  if (begin_turn(pool, work->ticket)) {
+    result = stream_write(pool->writer, &work->frame, e);
+    work->in = stream_slot_renew(pool->writer, work->in);
+    work->out = stream_slot_renew(pool->writer, work->out);
   }
-  pthread_mutex_unlock(&pool->write_lock);
-  return result;
+  return end_turn(pool, result, e);
 }
 
 static int work_on_frames(struct pool *pool, struct err *e)
 {
   CLEANUP(codec_context_cleanup) struct codec_context *context = codec_context_new(e);
-  AUTO_FREE void *out = malloc(EXTENT_SIZE);
-  AUTO_FREE void *buffer = NULL;
-  size_t room = 0;
-  struct frame frame;
-  uint64_t ticket;
+  struct work work = {0};
   int result;
 
-  if (!context || !out)
-    return err_set(e, "out of memory");
-  while ((result = take(pool, &frame, &ticket, &buffer, &room, e)) == 1) {
-    if (frame.type == FRAME_PAGES && pool->transform(&frame, context, out, pool->argument, e) < 0)
-      return -1;
-    if (give(pool, &frame, ticket, e) < 0)
+  if (!context)
+    return -1;
+  pthread_mutex_lock(&pool->write_lock);
+  work.in = stream_slot_take(pool->writer);
+  work.out = stream_slot_take(pool->writer);
+  pthread_mutex_unlock(&pool->write_lock);
+  while ((result = take(pool, &work, e)) == 1) {
+    if (pool->filter->transform(&work.frame, context, work.out, pool->argument, e) < 0 ||
+        give(pool, &work, e) < 0)
       return -1;
   }
   return result;
@@ -105,7 +148,7 @@ static unsigned processors(void)
   cpu_set_t set;
   unsigned count = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 
-  return count < WORKERS_LIMIT ? count : WORKERS_LIMIT;
+  return count < WORKERS_LIMIT / 2 ? count : WORKERS_LIMIT / 2;
 }
 
 static int run_workers(struct pool *pool, unsigned count, struct err *e)
@@ -142,8 +185,8 @@ static void writer_cleanup(struct stream_writer **writer)
   stream_writer_free(*writer);
 }
 
-int pool_run(const struct pool_options *options, pool_transform *transform, const void *argument,
-             struct err *e)
+int pool_run(const struct pool_options *options, const struct pool_filter *filter,
+             const void *argument, struct err *e)
 {
   struct stats_clock clock = stats_start();
   struct stream_header header;
@@ -151,7 +194,7 @@ int pool_run(const struct pool_options *options, pool_transform *transform, cons
   struct stream_reader *reader = stream_reader_new(options->in_fd, &header, e);
   CLEANUP(writer_cleanup)
   struct stream_writer *writer = reader ? stream_writer_new(options->out_fd, &header, e) : NULL;
-  struct pool pool = {.transform = transform, .argument = argument};
+  struct pool pool = {.filter = filter, .argument = argument};
 
   if (!reader || !writer)
     return -1;

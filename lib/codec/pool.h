@@ -1,6 +1,7 @@
 /*
  * A stream through a transformation of its frames, on all processors, in order. Each worker reads a
  * frame, transforms it, and waits for its turn to write it: memory is bounded by their number.
+ * Frames that are none of the filter's business are spliced from pipe to pipe.
  */
 #ifndef CKPT_CODEC_POOL_H
 #define CKPT_CODEC_POOL_H
@@ -9,12 +10,20 @@
 #include "codec/codec.h"
 #include "stream/stream.h"
 
+/* By its header: is the frame one that may be changed? What is not passes unseen. */
+typedef bool pool_choice(const struct frame *frame, const void *argument);
+
 /*
- * Changes a PAGES frame in place; a new payload goes to `out` (EXTENT_SIZE bytes). Other frames
- * pass without a call. Runs in several threads at once.
+ * Changes a frame; a new payload goes to `out` (EXTENT_SIZE bytes), or stays in its place. Checks
+ * the payload before anything else is made of it. Runs in several threads at once.
  */
 typedef int pool_transform(struct frame *frame, struct codec_context *context, void *out,
                            const void *argument, struct err *e);
+
+struct pool_filter {
+  pool_choice *chooses;
+  pool_transform *transform;
+};
 
 /*
  * Copies the stream from in_fd to out_fd through the transformation, END included. splice: the
@@ -26,7 +35,7 @@ struct pool_options {
   bool splice;
   unsigned workers; /* 0: enough for all processors */
 };
-int pool_run(const struct pool_options *options, pool_transform *transform, const void *argument,
-             struct err *e);
+int pool_run(const struct pool_options *options, const struct pool_filter *filter,
+             const void *argument, struct err *e);
 
 #endif

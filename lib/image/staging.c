@@ -1,11 +1,10 @@
 #include "image/staging.h"
 
 #include "base/cleanup.h"
-#include "base/io.h"
+#include "image/flight.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -13,34 +12,35 @@ enum {
   ALIGNMENT = 4096,
   FULL = 4 << 20,                    /* a buffer is written when it holds this much */
   BUFFER = FULL + 2 * STAGING_PIECE, /* and may hold a last piece beyond it */
-  BUFFERS = 2,
-  MAP_SIZE = 10 << 20,
+  BUFFERS = 6,                       /* one is filled while two are written */
+  MAP_SIZE = 28 << 20,
+  SYNC_TAG = BUFFERS,
+  SYNC_EVERY = 16 << 20,
+  RESERVE = 64 << 20,
+};
+
+struct buffer {
+  uint8_t *data;
+  size_t size, written; /* of a write that is under way; size 0: the buffer is free */
+  uint64_t offset;
+  bool direct; /* how it was tried */
 };
 
 struct staging {
   int fd;
   const char *name;
   bool direct;
-  uint8_t *buffers;
+  uint8_t *map;
+  struct buffer buffers[BUFFERS];
   unsigned filling; /* which buffer */
   size_t filled;    /* bytes of it */
   uint64_t base;    /* offset in the file of its first byte */
-  pthread_t thread;
-  pthread_mutex_t lock;
-  pthread_cond_t changed;
-  bool started;
-  /* Under the lock: what the thread is to write. */
-  const uint8_t *pending;
-  size_t pending_size;
-  uint64_t pending_base;
-  bool stop;
-  int error; /* errno of the first write that failed */
+  struct flight *flight;
+  uint64_t reserved; /* the file has blocks up to here */
+  bool reserves;
+  uint64_t unsynced; /* bytes that were written since the last sync began */
+  bool syncing;
 };
-
-static uint8_t *buffer_of(const struct staging *staging, unsigned which)
-{
-  return staging->buffers + (size_t)which * (MAP_SIZE / BUFFERS);
-}
 
 /* A file system may accept the flag and refuse the write. */
 static int drop_direct(struct staging *staging)
@@ -53,43 +53,18 @@ static int drop_direct(struct staging *staging)
   return fcntl(staging->fd, F_SETFL, flags & ~O_DIRECT);
 }
 
-static int write_out(struct staging *staging, const uint8_t *data, size_t size, uint64_t base)
+static int map_buffers(struct staging *staging, struct err *e)
 {
-  if (io_pwrite(staging->fd, data, size, (off_t)base) < 0) {
-    if (errno != EINVAL || !staging->direct || drop_direct(staging) < 0 ||
-        io_pwrite(staging->fd, data, size, (off_t)base) < 0)
-      return -1;
+  staging->map = mmap(NULL, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (staging->map == MAP_FAILED) {
+    staging->map = NULL;
+    return err_sys(e, "%s: buffers", staging->name);
   }
-  /* Start write-back early, so that the sync at the end is short. */
-  if (!staging->direct)
-    sync_file_range(staging->fd, (off_t)base, (off_t)size, SYNC_FILE_RANGE_WRITE);
+  madvise(staging->map, MAP_SIZE, MADV_HUGEPAGE);
+  madvise(staging->map, MAP_SIZE, MADV_DONTFORK);
+  for (size_t i = 0; i < BUFFERS; i++)
+    staging->buffers[i].data = staging->map + i * BUFFER;
   return 0;
-}
-
-static void *run(void *argument)
-{
-  struct staging *staging = argument;
-
-  pthread_mutex_lock(&staging->lock);
-  for (;;) {
-    const uint8_t *data;
-    int result;
-
-    while (!staging->pending && !staging->stop)
-      pthread_cond_wait(&staging->changed, &staging->lock);
-    if (!staging->pending)
-      break;
-    data = staging->pending;
-    pthread_mutex_unlock(&staging->lock);
-    result = write_out(staging, data, staging->pending_size, staging->pending_base);
-    pthread_mutex_lock(&staging->lock);
-    if (result < 0 && !staging->error)
-      staging->error = errno;
-    staging->pending = NULL;
-    pthread_cond_broadcast(&staging->changed);
-  }
-  pthread_mutex_unlock(&staging->lock);
-  return NULL;
 }
 
 struct staging *staging_new(int fd, bool direct, const char *name, struct err *e)
@@ -102,43 +77,26 @@ struct staging *staging_new(int fd, bool direct, const char *name, struct err *e
   }
   staging->fd = fd;
   staging->name = name;
-  staging->buffers =
-      mmap(NULL, MAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (staging->buffers == MAP_FAILED) {
-    err_sys(e, "%s: buffers", name);
-    free(staging);
-    return NULL;
-  }
-  madvise(staging->buffers, MAP_SIZE, MADV_HUGEPAGE);
-  madvise(staging->buffers, MAP_SIZE, MADV_DONTFORK);
   staging->direct = direct;
+  staging->reserves = true;
   if (direct && fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_DIRECT) < 0)
     drop_direct(staging);
-  pthread_mutex_init(&staging->lock, NULL);
-  pthread_cond_init(&staging->changed, NULL);
-  staging->started = pthread_create(&staging->thread, NULL, run, staging) == 0;
-  if (!staging->started) {
-    err_set(e, "%s: cannot start a thread", name);
-    staging_free(staging);
-    return NULL;
+  if (map_buffers(staging, e) == 0) {
+    staging->flight = flight_new(fd, e);
+    if (staging->flight)
+      return staging;
   }
-  return staging;
+  staging_free(staging);
+  return NULL;
 }
 
 void staging_free(struct staging *staging)
 {
   if (!staging)
     return;
-  if (staging->started) {
-    pthread_mutex_lock(&staging->lock);
-    staging->stop = true;
-    pthread_cond_broadcast(&staging->changed);
-    pthread_mutex_unlock(&staging->lock);
-    pthread_join(staging->thread, NULL);
-  }
-  pthread_cond_destroy(&staging->changed);
-  pthread_mutex_destroy(&staging->lock);
-  munmap(staging->buffers, MAP_SIZE);
+  flight_free(staging->flight);
+  if (staging->map)
+    munmap(staging->map, MAP_SIZE);
   free(staging);
 }
 
@@ -149,42 +107,102 @@ uint64_t staging_offset(const struct staging *staging)
 
 void *staging_room(struct staging *staging)
 {
-  return buffer_of(staging, staging->filling) + staging->filled;
+  return staging->buffers[staging->filling].data + staging->filled;
 }
 
-/* Waits until the thread has nothing to write. */
-static int settle(struct staging *staging, struct err *e)
+/*
+ * Writes behind a file's end come one after the other (the inode is locked), those in blocks that
+ * are reserved side by side. Where that is not possible it is slower, no more.
+ */
+static void reserve(struct staging *staging, uint64_t end)
 {
-  int error;
-
-  pthread_mutex_lock(&staging->lock);
-  while (staging->pending)
-    pthread_cond_wait(&staging->changed, &staging->lock);
-  error = staging->error;
-  pthread_mutex_unlock(&staging->lock);
-  errno = error;
-  return error ? err_sys(e, "%s", staging->name) : 0;
+  if (!staging->reserves || end <= staging->reserved)
+    return;
+  staging->reserves = fallocate(staging->fd, 0, (off_t)staging->reserved, RESERVE) == 0;
+  if (staging->reserves)
+    staging->reserved += RESERVE;
+  else if (ftruncate(staging->fd, (off_t)staging->reserved) < 0)
+    return; /* what is too much stays until the end */
 }
 
-/* Hands the whole pages of the buffer to the thread; the rest begins the other buffer. */
+/* What is left of the buffer's write. */
+static int write_rest(struct staging *staging, unsigned which, struct err *e)
+{
+  struct buffer *buffer = &staging->buffers[which];
+
+  buffer->direct = staging->direct;
+  return flight_write(staging->flight, which, buffer->data + buffer->written,
+                      buffer->size - buffer->written, buffer->offset + buffer->written, e);
+}
+
+/*
+ * A disk that has taken the bytes into its cache still has to write them: it begins early, so that
+ * the sync at the end is short. So does the page cache.
+ */
+static int sync_behind(struct staging *staging, struct err *e)
+{
+  if (staging->syncing || staging->unsynced < SYNC_EVERY)
+    return 0;
+  staging->syncing = true;
+  staging->unsynced = 0;
+  return flight_sync(staging->flight, SYNC_TAG, e);
+}
+
+/* One that was under way has ended. */
+static int take_result(struct staging *staging, unsigned tag, int64_t result, struct err *e)
+{
+  struct buffer *buffer = &staging->buffers[tag];
+
+  if (tag == SYNC_TAG) {
+    staging->syncing = false;
+    errno = (int)-result;
+    return result < 0 ? err_sys(e, "%s", staging->name) : sync_behind(staging, e);
+  }
+  if (result == -EINVAL && buffer->direct && (!staging->direct || drop_direct(staging) == 0))
+    return write_rest(staging, tag, e);
+  if (result <= 0) {
+    errno = result ? (int)-result : EIO;
+    return err_sys(e, "%s", staging->name);
+  }
+  buffer->written += (size_t)result;
+  if (buffer->written < buffer->size)
+    return write_rest(staging, tag, e);
+  staging->unsynced += buffer->size;
+  buffer->size = 0;
+  return sync_behind(staging, e);
+}
+
+static int wait_one(struct staging *staging, struct err *e)
+{
+  unsigned tag;
+  int64_t result;
+
+  if (flight_wait(staging->flight, &tag, &result, e) < 0)
+    return err_prefix(e, "%s", staging->name);
+  return take_result(staging, tag, result, e);
+}
+
+/* Starts to write the whole pages of the buffer; the rest begins another one. */
 static int hand_over(struct staging *staging, struct err *e)
 {
-  const uint8_t *full = buffer_of(staging, staging->filling);
+  unsigned which = staging->filling;
+  unsigned next = (which + 1) % BUFFERS;
+  struct buffer *full = &staging->buffers[which];
   size_t size = staging->filled & ~(size_t)(ALIGNMENT - 1);
 
-  if (settle(staging, e) < 0)
-    return -1;
-  staging->filling = (staging->filling + 1) % BUFFERS;
-  memcpy(buffer_of(staging, staging->filling), full + size, staging->filled - size);
-  pthread_mutex_lock(&staging->lock);
-  staging->pending = full;
-  staging->pending_size = size;
-  staging->pending_base = staging->base;
-  pthread_cond_broadcast(&staging->changed);
-  pthread_mutex_unlock(&staging->lock);
+  while (staging->buffers[next].size) {
+    if (wait_one(staging, e) < 0)
+      return -1;
+  }
+  memcpy(staging->buffers[next].data, full->data + size, staging->filled - size);
+  full->size = size;
+  full->written = 0;
+  full->offset = staging->base;
+  staging->filling = next;
   staging->base += size;
   staging->filled -= size;
-  return 0;
+  reserve(staging, staging->base);
+  return write_rest(staging, which, e);
 }
 
 int staging_done(struct staging *staging, size_t size, struct err *e)
@@ -201,12 +219,24 @@ int staging_align(struct staging *staging, struct err *e)
   return staging_done(staging, gap, e);
 }
 
+static bool is_busy(const struct staging *staging)
+{
+  for (size_t i = 0; i < BUFFERS; i++) {
+    if (staging->buffers[i].size)
+      return true;
+  }
+  return staging->syncing;
+}
+
 int staging_finish(struct staging *staging, struct err *e)
 {
   uint64_t length = staging_offset(staging);
 
-  if (staging_align(staging, e) < 0 || (staging->filled && hand_over(staging, e) < 0) ||
-      settle(staging, e) < 0)
+  if (staging_align(staging, e) < 0 || (staging->filled && hand_over(staging, e) < 0))
     return -1;
+  while (is_busy(staging)) {
+    if (wait_one(staging, e) < 0)
+      return -1;
+  }
   return ftruncate(staging->fd, (off_t)length) < 0 ? err_sys(e, "%s", staging->name) : 0;
 }

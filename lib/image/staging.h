@@ -1,6 +1,6 @@
 /*
- * Sequential writing to a file through two large buffers: one is filled while the other is written
- * by a thread. With O_DIRECT where it is asked for and possible.
+ * Sequential writing to a file through large buffers: one is filled while others are written. With
+ * O_DIRECT where it is asked for and possible.
  */
 #ifndef CKPT_IMAGE_STAGING_H
 #define CKPT_IMAGE_STAGING_H

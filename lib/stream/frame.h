@@ -61,6 +61,7 @@ struct frame {
   const void *payload;
   uint32_t payload_crc; /* CRC32C; read frames have it, written ones too if crc_known */
   bool crc_known;
+  uint64_t offset; /* of the payload in the stream that it was read from */
 };
 
 /* Bytes of the stored pages before compression. */

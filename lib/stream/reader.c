@@ -100,6 +100,7 @@ int stream_next(struct stream_reader *reader, struct frame *frame, struct err *e
     return err_prefix(e, "offset %" PRIu64, start);
   if (frame->type == FRAME_STATE && reader->count.pages_seen)
     return err_set(e, "offset %" PRIu64 ": STATE frame behind page frames", start);
+  frame->offset = reader->offset;
   if (frame->type != FRAME_END) {
     wire_count(&reader->count, frame, get32(bytes + 44));
     return 1;
@@ -111,16 +112,30 @@ int stream_next(struct stream_reader *reader, struct frame *frame, struct err *e
   }
 }
 
+int stream_payload_unchecked(struct stream_reader *reader, struct frame *frame, void *buffer,
+                             struct err *e)
+{
+  frame->payload = buffer;
+  return take(reader, buffer, frame->length, e);
+}
+
+int stream_check_payload(const struct frame *frame, struct err *e)
+{
+  if (crc32c(0, frame->payload, frame->length) != frame->payload_crc)
+    return err_set(e, "offset %" PRIu64 ": payload: checksum does not match", frame->offset);
+  return 0;
+}
+
 int stream_payload(struct stream_reader *reader, struct frame *frame, void *buffer, struct err *e)
 {
-  uint64_t start = reader->offset;
+  return stream_payload_unchecked(reader, frame, buffer, e) < 0 ? -1
+                                                                : stream_check_payload(frame, e);
+}
 
-  if (take(reader, buffer, frame->length, e) < 0)
-    return -1;
-  frame->payload = buffer;
-  if (crc32c(0, buffer, frame->length) != frame->payload_crc)
-    return err_set(e, "offset %" PRIu64 ": payload: checksum does not match", start);
-  return 0;
+int stream_hand_over(struct stream_reader *reader, uint32_t length)
+{
+  reader->offset += length;
+  return reader->fd;
 }
 
 int stream_payload_into(struct stream_reader *reader, struct frame *frame, void **buffer,

@@ -40,6 +40,14 @@ int stream_payload_into(struct stream_reader *reader, struct frame *frame, void 
                         size_t *room, struct err *e);
 
 /*
+ * The payload without a look at its checksum: whoever uses it checks it, in its own thread, and
+ * what is only passed on keeps its checksum for the next reader.
+ */
+int stream_payload_unchecked(struct stream_reader *reader, struct frame *frame, void *buffer,
+                             struct err *e);
+int stream_check_payload(const struct frame *frame, struct err *e);
+
+/*
  * Starts a stream on fd, which the writer does not own; writes the header. On a pipe the writer
  * enlarges the pipe and may vmsplice payloads that stand in its own slots.
  */
@@ -54,13 +62,28 @@ void stream_writer_trust_reader(struct stream_writer *writer);
 
 /*
  * A page-aligned buffer of EXTENT_SIZE bytes to make the next payload in. It belongs to the
- * writer; a payload that starts in it may reach the pipe without a copy. It is valid until the
- * stream_write that uses it, and must not be touched after that.
+ * writer; a payload that starts where it does may reach the pipe without a copy. It is valid until
+ * the stream_write that uses it, and must not be touched after that.
  */
 void *stream_slot(struct stream_writer *writer);
 
+/*
+ * The same for who has several in hand, at most STREAM_SLOTS: takes one; gives the one back that
+ * was written from, for the same or another one. Like stream_write, not from two threads at once.
+ */
+enum { STREAM_SLOTS = 256 };
+void *stream_slot_take(struct stream_writer *writer);
+void *stream_slot_renew(struct stream_writer *writer, void *slot);
+
 /* Writes one frame: computes the checksums and counts it. Returns 0, or -1 with e set. */
 int stream_write(struct stream_writer *writer, const struct frame *frame, struct err *e);
+
+/*
+ * Takes the payload of the reader's current frame over unseen, if it can be by splice(2), and
+ * writes the frame.
+ */
+int stream_pass(struct stream_writer *writer, struct stream_reader *reader,
+                const struct frame *frame, struct err *e);
 
 /* Writes END with the totals of what was written. Nothing can follow. */
 int stream_write_end(struct stream_writer *writer, struct err *e);

@@ -74,6 +74,9 @@ struct wire_count {
 
 /* Counts a frame that is not END. */
 void wire_count(struct wire_count *count, const struct frame *frame, uint32_t header_crc);
+/* Where the reader's next byte comes from, for who takes `length` of them past it. */
+int stream_hand_over(struct stream_reader *reader, uint32_t length);
+
 void wire_put_end(const struct wire_count *count, uint8_t bytes[END_PAYLOAD_SIZE]);
 
 #endif

@@ -6,19 +6,31 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
 /*
- * The ring that payloads are made in. A page that was vmspliced stays referenced by the pipe until
- * it is read; when the ring is larger than all that a pipe holds, a page comes round only after its
- * bytes have left. So the next payload begins right behind the last one that was spliced, however
- * short that was. Four times the pipe's room is cheap.
+ * The ring of slots that payloads are made in. A page that was vmspliced stays referenced by the
+ * pipe until it is read, and a pipe holds as many pages as it has buffers, whatever is in them: so
+ * a slot is free again when as many pages have followed it. A filter behind us may splice them on
+ * into its own pipe, and the next into the next: room for four pipes is cheap.
  */
 enum {
   PIPE_ROOM = 1 << 20,
-  RING_SIZE = 4 << 20,
+  PIPES = 4,
+  /* A short payload shares pipe pages with its header; its copy is cheaper than its own pages. */
+  SPLICE_PAGES = 16,
+  IN_PIPES = PIPES * PIPE_ROOM / PAGE_SIZE_X86 / SPLICE_PAGES, /* slots */
+  SLOTS = STREAM_SLOTS + IN_PIPES + 1,
+};
+
+static const size_t ring_size = (size_t)SLOTS * EXTENT_SIZE; /* what is not used is not there */
+
+struct slot {
+  uint64_t free_at; /* when so many pages were spliced */
+  bool taken;
 };
 
 struct stream_writer {
@@ -26,21 +38,24 @@ struct stream_writer {
   struct wire_count count;
   uint64_t bytes;
   uint8_t *ring;
-  size_t slot; /* offset in the ring where the next payload is made */
+  struct slot slots[SLOTS];
+  void *current;    /* the slot of stream_slot */
+  uint64_t spliced; /* pages */
   bool splices;
 };
 
 static uint8_t *new_ring(struct err *e)
 {
-  uint8_t *ring = mmap(NULL, RING_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  uint8_t *ring = mmap(NULL, ring_size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
   if (ring == MAP_FAILED) {
     err_sys(e, "ring");
     return NULL;
   }
-  madvise(ring, RING_SIZE, MADV_HUGEPAGE);
+  madvise(ring, ring_size, MADV_HUGEPAGE);
   /* A fork would turn the pages copy-on-write under the pipe's feet. */
-  madvise(ring, RING_SIZE, MADV_DONTFORK);
+  madvise(ring, ring_size, MADV_DONTFORK);
   return ring;
 }
 
@@ -69,7 +84,7 @@ struct stream_writer *stream_writer_new(int fd, const struct stream_header *head
 void stream_writer_free(struct stream_writer *writer)
 {
   if (writer && writer->ring)
-    munmap(writer->ring, RING_SIZE);
+    munmap(writer->ring, ring_size);
   free(writer);
 }
 
@@ -77,12 +92,44 @@ void stream_writer_trust_reader(struct stream_writer *writer)
 {
   int room = fcntl(writer->fd, F_GETPIPE_SZ);
 
-  writer->splices = room > 0 && room <= RING_SIZE / 4;
+  writer->splices = room > 0 && room <= PIPE_ROOM;
+}
+
+void *stream_slot_take(struct stream_writer *writer)
+{
+  for (size_t i = 0; i < SLOTS; i++) {
+    if (!writer->slots[i].taken && writer->slots[i].free_at <= writer->spliced) {
+      writer->slots[i].taken = true;
+      return writer->ring + i * EXTENT_SIZE;
+    }
+  }
+  return NULL; /* more than STREAM_SLOTS are taken */
+}
+
+/* The slot that begins at the address, or NULL. */
+static struct slot *slot_at(struct stream_writer *writer, const void *address)
+{
+  uintptr_t offset = (uintptr_t)address - (uintptr_t)writer->ring;
+
+  return offset < ring_size && offset % EXTENT_SIZE == 0 ? &writer->slots[offset / EXTENT_SIZE]
+                                                         : NULL;
+}
+
+void *stream_slot_renew(struct stream_writer *writer, void *slot)
+{
+  struct slot *old = slot_at(writer, slot);
+
+  if (old->free_at <= writer->spliced)
+    return slot;
+  old->taken = false;
+  return stream_slot_take(writer);
 }
 
 void *stream_slot(struct stream_writer *writer)
 {
-  return writer->ring + writer->slot;
+  writer->current =
+      writer->current ? stream_slot_renew(writer, writer->current) : stream_slot_take(writer);
+  return writer->current;
 }
 
 static int write_all(struct stream_writer *writer, struct iovec *parts, int count, struct err *e)
@@ -104,17 +151,11 @@ static int write_all(struct stream_writer *writer, struct iovec *parts, int coun
   return 0;
 }
 
-/* The slot behind a payload of so many bytes, or the first again. */
-static void next_slot(struct stream_writer *writer, size_t length)
+static int splice_all(struct stream_writer *writer, struct slot *slot, struct iovec part,
+                      struct err *e)
 {
-  writer->slot += (length + PAGE_SIZE_X86 - 1) & ~(size_t)(PAGE_SIZE_X86 - 1);
-  if (writer->slot + EXTENT_SIZE > RING_SIZE)
-    writer->slot = 0;
-}
-
-static int splice_all(struct stream_writer *writer, struct iovec part, struct err *e)
-{
-  next_slot(writer, part.iov_len);
+  writer->spliced += (part.iov_len + PAGE_SIZE_X86 - 1) / PAGE_SIZE_X86;
+  slot->free_at = writer->spliced + (uint64_t)PIPES * PIPE_ROOM / PAGE_SIZE_X86;
   while (part.iov_len) {
     ssize_t n = vmsplice(writer->fd, &part, 1, 0);
 
@@ -135,15 +176,14 @@ static int put(struct stream_writer *writer, uint8_t *header, const struct frame
       {.iov_base = header, .iov_len = FRAME_HEADER_SIZE},
       {.iov_base = (void *)frame->payload, .iov_len = frame->length},
   };
-  bool in_slot = frame->payload == stream_slot(writer);
+  struct slot *slot = slot_at(writer, frame->payload);
 
   writer->bytes += FRAME_HEADER_SIZE + (uint64_t)frame->length;
-  /* A short payload shares a pipe page with its header; its copy is cheaper than its own page. */
-  if (!in_slot || !writer->splices || frame->length < 4 * PAGE_SIZE_X86)
+  if (!slot || !writer->splices || frame->length < SPLICE_PAGES * PAGE_SIZE_X86)
     return write_all(writer, parts, frame->length ? 2 : 1, e);
   if (write_all(writer, parts, 1, e) < 0)
     return -1;
-  return splice_all(writer, parts[1], e);
+  return splice_all(writer, slot, parts[1], e);
 }
 
 int stream_write(struct stream_writer *writer, const struct frame *frame, struct err *e)
@@ -155,6 +195,56 @@ int stream_write(struct stream_writer *writer, const struct frame *frame, struct
     framed.payload_crc = crc32c(0, frame->payload, frame->length);
   wire_count(&writer->count, frame, wire_put_frame(&framed, header));
   return put(writer, header, frame, e);
+}
+
+/* Through our own memory, where neither end is a pipe. */
+static int copy_payload(struct stream_writer *writer, int fd, size_t length, struct err *e)
+{
+  while (length) {
+    void *buffer = stream_slot(writer);
+    ssize_t n = io_read(fd, buffer, length < EXTENT_SIZE ? length : EXTENT_SIZE);
+
+    if (n <= 0)
+      return n < 0 ? err_sys(e, "read") : 1;
+    if (io_write(writer->fd, buffer, (size_t)n) < 0)
+      return err_sys(e, "write");
+    length -= (size_t)n;
+  }
+  return 0;
+}
+
+/* Returns 1 when there is no more to read. */
+static int move_payload(struct stream_writer *writer, int fd, size_t length, struct err *e)
+{
+  while (length) {
+    ssize_t n = splice(fd, NULL, writer->fd, NULL, length, SPLICE_F_MOVE);
+
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n < 0 && errno == EINVAL)
+      return copy_payload(writer, fd, length, e);
+    if (n <= 0)
+      return n < 0 ? err_sys(e, "splice") : 1;
+    length -= (size_t)n;
+  }
+  return 0;
+}
+
+int stream_pass(struct stream_writer *writer, struct stream_reader *reader,
+                const struct frame *frame, struct err *e)
+{
+  uint8_t bytes[FRAME_HEADER_SIZE];
+  struct iovec header = {.iov_base = bytes, .iov_len = FRAME_HEADER_SIZE};
+  int result;
+
+  wire_count(&writer->count, frame, wire_put_frame(frame, bytes));
+  writer->bytes += FRAME_HEADER_SIZE + (uint64_t)frame->length;
+  if (write_all(writer, &header, 1, e) < 0)
+    return -1;
+  result = move_payload(writer, stream_hand_over(reader, frame->length), frame->length, e);
+  return result > 0
+             ? err_set(e, "the stream ends behind offset %" PRIu64 " without END", frame->offset)
+             : result;
 }
 
 int stream_write_end(struct stream_writer *writer, struct err *e)
