@@ -156,3 +156,35 @@ make_group() { # bytes
     [ "$(pid_of web)" = "$target" ]
   done
 }
+
+@test "a snapshot's pages that the program may not read itself are in the image" {
+  run_detached web python3 -c '
+import ctypes, mmap, sys, time
+PIECE, PIECES = 1 << 20, 24
+libc = ctypes.CDLL(None, use_errno=True)
+memory = mmap.mmap(-1, PIECE * PIECES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+def protect(i, prot):
+    assert libc.mprotect(ctypes.c_void_p(start + i * PIECE), ctypes.c_size_t(PIECE), prot) == 0
+def piece(i):
+    return bytes([i + 1]) * 4096 + b"page %09d" % i + bytes(PIECE // 2) + bytes([i + 2]) * 8192
+for i in range(PIECES):
+    memory[i * PIECE:i * PIECE + len(piece(i))] = piece(i)
+with open(sys.argv[1], "w") as out:
+    for n in range(10**9):
+        for i in range(PIECES):
+            protect(i, (0, 2, 3)[i % 3])
+        time.sleep(0.05)
+        for i in range(PIECES):
+            protect(i, 3)
+            assert memory[i * PIECE:i * PIECE + len(piece(i))] == piece(i)
+        out.seek(0)
+        out.write("%09d\n" % n)
+        out.flush()' "$tmp/log"
+  eventually test -s "$tmp/log"
+  ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running --snapshot=fork web
+  counts_on "$tmp/log"
+  ckpt-run --root "$reg" --delete web --force
+  close_others ckpt-restore --root "$reg" --image-path "$tmp/image" --detach </dev/null
+  counts_on "$tmp/log"
+}

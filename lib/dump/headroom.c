@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "proc/proc.h"
+#include "state/model.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -127,55 +128,97 @@ static uint64_t read_cache(const char *directory, const struct kind *kind)
   return sum;
 }
 
-static void count_directory(const char *directory, const struct kind *kind, uint64_t *left)
+struct headroom_place {
+  const struct kind *kind;
+  char *directory;
+};
+
+static void count_place(const struct headroom_place *place, uint64_t *left)
 {
+  const struct kind *kind = place->kind;
   uint64_t limit, usage, room;
 
-  if (!read_number(directory, kind->limit, &limit) || !read_number(directory, kind->usage, &usage))
+  if (!read_number(place->directory, kind->limit, &limit) ||
+      !read_number(place->directory, kind->usage, &usage))
     return;
   room = limit > usage ? limit - usage : 0;
   if (room < UINT64_MAX / 2)
-    room += read_cache(directory, kind);
+    room += read_cache(place->directory, kind);
   if (room < *left)
     *left = room;
 }
 
+static int add_place(struct headroom_places *places, const struct kind *kind, const char *directory,
+                     struct err *e)
+{
+  struct headroom_place *place = list_append(&places->items, &places->count, sizeof(*place));
+
+  if (place)
+    *place = (struct headroom_place){kind, strdup(directory)};
+  return place && place->directory ? 0 : err_sys(e, "control groups");
+}
+
 /* From the process's group up to the top of what is mounted. */
-static void count_hierarchy(const char *cgroups, const struct kind *kind, uint64_t *left)
+static int find_hierarchy(struct headroom_places *places, const char *cgroups,
+                          const struct kind *kind, struct err *e)
 {
   char point[PATH_MAX], root[PATH_MAX], path[PATH_MAX], directory[2 * PATH_MAX];
   const char *below = path;
   size_t top;
 
   if (!find_path(cgroups, kind->controller, path) || !find_mount(kind->controller, point, root))
-    return;
+    return 0;
   if (strcmp(root, "/") != 0 && strncmp(path, root, strlen(root)) == 0)
     below = path + strlen(root);
   snprintf(directory, sizeof(directory), "%s%s", point, strcmp(below, "/") == 0 ? "" : below);
   top = strlen(point);
   for (char *slash = directory; slash && strlen(directory) >= top;) {
-    count_directory(directory, kind, left);
+    if (add_place(places, kind, directory, e) < 0)
+      return -1;
     slash = strrchr(directory, '/');
     if (slash)
       *slash = '\0';
   }
+  return 0;
 }
 
-int headroom_read(pid_t pid, struct headroom *headroom, struct err *e)
+int headroom_find(pid_t pid, struct headroom_places *places, struct err *e)
 {
   AUTO_FREE char *cgroups = NULL;
-  AUTO_FREE char *memory = NULL;
-  uint64_t available;
   int result = proc_text(pid, "cgroup", &cgroups, NULL, e);
 
-  *headroom = (struct headroom){UINT64_MAX, UINT64_MAX};
+  *places = (struct headroom_places){0};
   if (result != 0)
     return result < 0 ? -1 : err_set(e, "pid %d: is gone", pid);
+  for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+    if (find_hierarchy(places, cgroups, &kinds[i], e) < 0) {
+      headroom_forget(places);
+      return -1;
+    }
+  }
+  return 0;
+}
+
+int headroom_read(const struct headroom_places *places, struct headroom *headroom, struct err *e)
+{
+  AUTO_FREE char *memory = NULL;
+  uint64_t available;
+
+  *headroom = (struct headroom){UINT64_MAX, UINT64_MAX};
   if (io_read_file(AT_FDCWD, "/proc/meminfo", 1 << 16, &memory, NULL, e) < 0)
     return -1;
   if (proc_field(memory, "MemAvailable", 10, &available))
     headroom->memory = available * 1024;
-  for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-    count_hierarchy(cgroups, &kinds[i], kinds[i].counts_pids ? &headroom->pids : &headroom->memory);
+  for (size_t i = 0; i < places->count; i++)
+    count_place(&places->items[i],
+                places->items[i].kind->counts_pids ? &headroom->pids : &headroom->memory);
   return 0;
+}
+
+void headroom_forget(struct headroom_places *places)
+{
+  for (size_t i = 0; i < places->count; i++)
+    free(places->items[i].directory);
+  free(places->items);
+  *places = (struct headroom_places){0};
 }

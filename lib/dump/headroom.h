@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -13,10 +14,19 @@ struct headroom {
   uint64_t pids; /* processes and threads, UINT64_MAX without a limit */
 };
 
+/* The directories of a process's control groups, from its own up to the top of each hierarchy. */
+struct headroom_place;
+struct headroom_places {
+  struct headroom_place *items;
+  size_t count;
+};
+
 /*
  * Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/{memory,pids}.rst. What cannot be read is
- * no limit. Returns 0, -1 with e set when the process is gone.
+ * no limit. Return 0, -1 with e set: the process is gone.
  */
-int headroom_read(pid_t pid, struct headroom *headroom, struct err *e);
+int headroom_find(pid_t pid, struct headroom_places *places, struct err *e);
+int headroom_read(const struct headroom_places *places, struct headroom *headroom, struct err *e);
+void headroom_forget(struct headroom_places *places);
 
 #endif

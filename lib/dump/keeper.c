@@ -29,6 +29,7 @@ struct record {
 
 struct watch {
   struct capture *capture;
+  struct headroom_places places;
   bool holding; /* the whole tree is stopped by us */
   struct record *records;
   size_t count;
@@ -48,7 +49,7 @@ static void look_at_memory(struct watch *watch)
   struct headroom headroom;
   struct err e = {""};
 
-  if (watch->holding || headroom_read(watch->capture->options->pid, &headroom, &e) < 0 ||
+  if (watch->holding || headroom_read(&watch->places, &headroom, &e) < 0 ||
       headroom.memory > LOW_MEMORY)
     return;
   if (capture_stop(watch->capture, &e) < 0)
@@ -154,6 +155,8 @@ static _Noreturn void keep(struct capture *capture, int pipe)
   for (int i = 1; i < NSIG; i++)
     signal(i, SIG_IGN);
   signal(SIGCHLD, SIG_DFL);
+  if (headroom_find(capture->options->pid, &watch.places, &e) < 0)
+    warn_user("the tree's memory is not watched: %s", e.text);
   listen_to(&watch, pipe);
   for (size_t i = 0; i < watch.count; i++) {
     wait_dead(&watch.records[i]);

@@ -5,8 +5,8 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "dump/capture.h"
+#include "dump/fetch.h"
 #include "proc/pagemap.h"
-#include "tracee/remote.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,73 +23,19 @@ struct emitter {
   const struct source *source;
   size_t next_inherited; /* those before it lie below the window */
   pid_t pid;             /* whose memory is read: the process's, or its snapshot's */
-  int mem;               /* /proc/PID/mem of a snapshot, or -1 */
-  struct source *holds;  /* frames go to its held ones; NULL: to the stream */
+  struct fetch fetch;
+  struct source *holds; /* frames go to its held ones; NULL: to the stream */
   uint64_t held_bytes;
   uint32_t space;
   uint64_t address;
   uint64_t present;
   uint64_t stored;
+  struct frame waiting[FETCH_FRAMES];
+  size_t waiting_count;
+  unsigned waiting_pages;
 };
 
 enum { HOLD_LIMIT = 64 << 20 };
-
-/* Runs of set bits as iovecs of the process's memory. */
-static unsigned to_iovecs(uint64_t address, uint64_t bits, struct iovec iov[EXTENT_PAGES])
-{
-  unsigned count = 0;
-
-  for (unsigned i = 0; i < EXTENT_PAGES; i++) {
-    if (!(bits >> i & 1))
-      continue;
-    if (i > 0 && bits >> (i - 1) & 1) {
-      iov[count - 1].iov_len += PAGE_SIZE_X86;
-      continue;
-    }
-    iov[count++] = (struct iovec){
-        .iov_base = (void *)(address + (uint64_t)i * PAGE_SIZE_X86), /* NOLINT: not ours */
-        .iov_len = PAGE_SIZE_X86,
-    };
-  }
-  return count;
-}
-
-/*
- * A snapshot's pages are all shared, and process_vm_readv(2) pins: the kernel would give the
- * snapshot a copy of each first (gup_must_unshare in mm/gup.c). /proc/PID/mem does not pin.
- */
-static int read_snapshot(const struct emitter *emitter, const struct iovec *runs, unsigned count,
-                         uint8_t *buffer, struct err *e)
-{
-  for (unsigned i = 0; i < count; i++) {
-    ssize_t n = io_pread(emitter->mem, buffer, runs[i].iov_len, (off_t)(uintptr_t)runs[i].iov_base);
-
-    if (n != (ssize_t)runs[i].iov_len)
-      return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
-    buffer += n;
-  }
-  return 0;
-}
-
-static int read_pages(const struct emitter *emitter, uint8_t *buffer, size_t size, struct err *e)
-{
-  struct iovec local = {.iov_base = buffer, .iov_len = size};
-  struct iovec remote[EXTENT_PAGES];
-  unsigned count = to_iovecs(emitter->address, emitter->stored, remote);
-  pid_t pid = emitter->pid;
-
-  if (emitter->mem >= 0)
-    return read_snapshot(emitter, remote, count, buffer, e);
-  if (process_vm_readv(pid, &local, 1, remote, count, 0) == (ssize_t)size)
-    return 0;
-  /* Memory that the process itself may not read: through /proc/PID/mem. */
-  for (unsigned i = 0; i < count; i++) {
-    if (remote_mem(pid, (uint64_t)remote[i].iov_base, buffer, remote[i].iov_len, false, e) < 0)
-      return -1;
-    buffer += remote[i].iov_len;
-  }
-  return 0;
-}
 
 static int hold(struct emitter *emitter, const struct frame *frame, struct err *e)
 {
@@ -107,28 +53,66 @@ static int hold(struct emitter *emitter, const struct frame *frame, struct err *
   return emitter->held_bytes > HOLD_LIMIT ? 1 : 0;
 }
 
+/* One frame's pages, to the stream or to be held. */
+static int emit(struct emitter *emitter, struct frame *frame, struct err *e)
+{
+  frame->payload = stream_slot(emitter->writer);
+  frame->length = frame_raw_length(frame);
+  if (frame->length && fetch_read(&emitter->fetch, frame, stream_slot(emitter->writer), e) < 0)
+    return -1;
+  if (emitter->holds)
+    return hold(emitter, frame, e);
+  return stream_write(emitter->writer, frame, e);
+}
+
+/* All frames that wait. */
+static int emit_waiting(struct emitter *emitter, struct err *e)
+{
+  size_t count = emitter->waiting_count;
+  int result = fetch_ask(&emitter->fetch, emitter->waiting, count, e);
+
+  emitter->waiting_count = 0;
+  for (size_t i = 0; i < count && result == 0; i++)
+    result = emit(emitter, &emitter->waiting[i], e);
+  return result;
+}
+
+/* The window is done: its frame waits until there is enough to ask for at once. */
 static int flush(struct emitter *emitter, struct err *e)
 {
-  struct frame frame = {
+  unsigned pages = (unsigned)__builtin_popcountll(emitter->stored);
+
+  if (!emitter->present)
+    return 0;
+  if (emitter->waiting_count == FETCH_FRAMES ||
+      emitter->waiting_pages + pages > TRACEE_SEND_PAGES) {
+    int result = emit_waiting(emitter, e);
+
+    emitter->waiting_pages = 0;
+    if (result != 0)
+      return result;
+  }
+  emitter->waiting[emitter->waiting_count++] = (struct frame){
       .type = FRAME_PAGES,
       .flags = FRAME_MUST_UNDERSTAND,
       .space = emitter->space,
       .address = emitter->address,
       .present = emitter->present,
       .stored = emitter->stored,
-      .payload = stream_slot(emitter->writer),
   };
-
-  if (!emitter->present)
-    return 0;
-  frame.length = frame_raw_length(&frame);
-  if (frame.length && read_pages(emitter, stream_slot(emitter->writer), frame.length, e) < 0)
-    return -1;
-  emitter->capture->memory_bytes += (uint64_t)__builtin_popcountll(frame.present) * PAGE_SIZE_X86;
+  emitter->waiting_pages += pages;
+  emitter->capture->memory_bytes +=
+      (uint64_t)__builtin_popcountll(emitter->present) * PAGE_SIZE_X86;
   emitter->present = emitter->stored = 0;
-  if (emitter->holds)
-    return hold(emitter, &frame, e);
-  return stream_write(emitter->writer, &frame, e);
+  return 0;
+}
+
+static int finish(struct emitter *emitter, struct err *e)
+{
+  int result = flush(emitter, e);
+
+  emitter->waiting_pages = 0;
+  return result == 0 ? emit_waiting(emitter, e) : result;
 }
 
 /* Inherited pages of the window: they have had their frame. */
@@ -217,7 +201,7 @@ static int emit_process(struct emitter *emitter, const struct mm *mm, struct err
         pagemap_scan(emitter->pid, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
       return -1;
   }
-  return flush(emitter, e);
+  return finish(emitter, e);
 }
 
 /* One window of a shared object, padded with zeros behind its end. */
@@ -314,7 +298,6 @@ int capture_objects(struct capture *capture, struct stream_writer *writer, struc
 /* To the beginning of a process. */
 static void begin(struct emitter *emitter, struct source *source, pid_t pid)
 {
-  emitter->mem = -1;
   emitter->source = source;
   emitter->pid = pid;
   emitter->space = source->mm;
@@ -326,18 +309,21 @@ static int hold_process(struct emitter *emitter, struct source *source, struct e
 {
   const struct mm *mm = tree_mm(&emitter->capture->tree, source->mm);
 
+  int result;
+
   begin(emitter, source, source->pid);
   emitter->holds = source;
+  if (fetch_open(&emitter->fetch, source, false, e) < 0)
+    return -1;
   for (size_t i = 0; i < mm->vma_count; i++) {
     const struct vma *vma = &mm->vmas[i];
-    int result = is_left_out(vma) ? pagemap_scan(source->pid, vma->start, vma->end, vma->file != 0,
-                                                 add_run, emitter, e)
-                                  : 0;
 
-    if (result != 0)
-      return result;
+    if (is_left_out(vma) &&
+        pagemap_scan(source->pid, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
+      return -1;
   }
-  return flush(emitter, e);
+  result = finish(emitter, e);
+  return result == 0 && emitter->held_bytes > HOLD_LIMIT ? 1 : result;
 }
 
 int capture_hold(struct capture *capture, struct stream_writer *writer, struct err *e)
@@ -356,17 +342,15 @@ int capture_hold(struct capture *capture, struct stream_writer *writer, struct e
 
 static int emit_source(struct emitter *emitter, struct source *source, struct err *e)
 {
-  AUTO_CLOSE int mem = -1;
-  char path[64];
+  bool of_snapshot = source->snapshot.tid != 0;
+  int result;
 
-  begin(emitter, source, source->snapshot.tid ? source->snapshot.tid : source->pid);
-  if (source->snapshot.tid) {
-    snprintf(path, sizeof(path), "/proc/%d/mem", source->snapshot.tid);
-    emitter->mem = mem = open(path, O_RDONLY | O_CLOEXEC);
-    if (mem < 0)
-      return err_sys(e, "%s", path);
-  }
-  return emit_process(emitter, tree_mm(&emitter->capture->tree, source->mm), e);
+  begin(emitter, source, of_snapshot ? source->snapshot.tid : source->pid);
+  if (fetch_open(&emitter->fetch, source, of_snapshot, e) < 0)
+    return -1;
+  result = emit_process(emitter, tree_mm(&emitter->capture->tree, source->mm), e);
+  fetch_close(&emitter->fetch);
+  return result;
 }
 
 int capture_pages(struct capture *capture, struct stream_writer *writer, struct err *e)

@@ -31,12 +31,13 @@ bool snapshot_fits(const struct capture *capture)
   const struct dump_options *options = capture->options;
   bool runs_on = options->leave_running || options->commit_fd < 0;
   uint64_t bytes = anonymous_bytes(capture);
+  CLEANUP(headroom_forget) struct headroom_places places = {0};
   struct headroom headroom;
   struct err e = {""};
 
   if (!runs_on || options->snapshot != SNAPSHOT_AUTO)
     return runs_on && options->snapshot == SNAPSHOT_FORK;
-  if (headroom_read(options->pid, &headroom, &e) < 0)
+  if (headroom_find(options->pid, &places, &e) < 0 || headroom_read(&places, &headroom, &e) < 0)
     return false;
   if (headroom.memory >= bytes + SPARE_MEMORY &&
       headroom.pids >= capture->source_count + SPARE_PIDS)

@@ -1,12 +1,19 @@
 #include "tracee/remote.h"
 
+#include "base/cleanup.h"
+
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+
+enum { SEND_FD = 1 }; /* of the snapshot: the pipe takes the first two numbers */
 
 static int set_options(pid_t tid, long options, struct err *e)
 {
@@ -39,6 +46,53 @@ int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, int32_t *num
   return set_options(snapshot->tid, PTRACE_O_EXITKILL, e);
 }
 
+/* Its descriptors are the process's: it leaves that table for an empty one of its own. */
+static int open_remote_pipe(struct tracee *snapshot, struct err *e)
+{
+  uint64_t area = tracee_scratch(snapshot);
+  struct remote_call calls[] = {
+      {.number = SYS_close_range, .arguments = {0, ~0U, CLOSE_RANGE_UNSHARE}},
+      {.number = SYS_pipe2, .arguments = {area, O_CLOEXEC}},
+  };
+  int pidfd, ends[2], fd;
+
+  if (remote_batch(snapshot, calls, 2, e) != 2 || calls[0].result < 0 || calls[1].result < 0 ||
+      tracee_read(snapshot, area, ends, sizeof(ends), e) < 0 || ends[1] != SEND_FD)
+    return -1;
+  pidfd = pidfd_open(snapshot->tid, 0);
+  fd = pidfd_getfd(pidfd, ends[0], 0);
+  close(pidfd);
+  return fd;
+}
+
+int tracee_send_open(struct tracee *snapshot, uint64_t base)
+{
+  struct err ignored = {""};
+  AUTO_CLOSE int fd = -1;
+
+  /* A filter of its process could kill it. */
+  if (set_options(snapshot->tid, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP, &ignored) < 0 ||
+      remote_adopt(snapshot, base, &ignored) < 0)
+    return -1;
+  fd = open_remote_pipe(snapshot, &ignored);
+  if (fd < 0 || fcntl(fd, F_SETPIPE_SZ, TRACEE_SEND_PAGES * 4096) != TRACEE_SEND_PAGES * 4096)
+    return -1;
+  return take_fd(&fd);
+}
+
+ssize_t tracee_send(struct tracee *snapshot, const struct iovec *parts, size_t count, struct err *e)
+{
+  uint64_t area = tracee_scratch(snapshot);
+  struct remote_call call = {.number = SYS_vmsplice, .arguments = {SEND_FD, area, count}};
+
+  if (count > TRACEE_SEND_PAGES)
+    return err_set(e, "snapshot: too much at once");
+  if (tracee_write(snapshot, area, parts, count * sizeof(*parts), e) < 0 ||
+      remote_batch(snapshot, &call, 1, e) < 0)
+    return -1;
+  return call.result < 0 ? 0 : (ssize_t)call.result;
+}
+
 void tracee_kill_snapshot(struct tracee *snapshot)
 {
   int status;
@@ -49,6 +103,7 @@ void tracee_kill_snapshot(struct tracee *snapshot)
   while (waitpid(snapshot->tid, &status, __WALL) == snapshot->tid && WIFSTOPPED(status))
     ;
   free(snapshot->xstate.data);
+  free(snapshot->remote);
   *snapshot = (struct tracee){0};
 }
 

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 
 struct remote;
@@ -102,6 +103,18 @@ int tracee_write(const struct tracee *tracee, uint64_t address, const void *buff
  * The leader must have remote calls begun; it may run again as soon as this returns.
  */
 int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, int32_t *number, struct err *e);
+
+/*
+ * Has the snapshot send pages through a pipe, by vmsplice(2): one copy less than /proc/PID/mem.
+ * tracee_send_open gives us the pipe's end, -1 without a reason when that cannot be; its memory is
+ * then to be read otherwise. base is of its process's remote mapping.
+ * tracee_send takes what a pipe of TRACEE_SEND_PAGES has room for. Returns the bytes that are in
+ * the pipe, fewer where a page cannot be read, or -1.
+ */
+enum { TRACEE_SEND_PAGES = 256 };
+int tracee_send_open(struct tracee *snapshot, uint64_t base);
+ssize_t tracee_send(struct tracee *snapshot, const struct iovec *parts, size_t count,
+                    struct err *e);
 
 /* Kills the snapshot. Its process must still reap it: tracee_reap, stopped, with remote calls. */
 void tracee_kill_snapshot(struct tracee *snapshot);

@@ -1,0 +1,149 @@
+#include "dump/fetch.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "tracee/remote.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* What a pipe saves it costs with less than this much. */
+enum { PIPE_FROM = 4 << 20 };
+
+int fetch_open(struct fetch *fetch, struct source *source, bool of_snapshot, struct err *e)
+{
+  char path[64];
+
+  *fetch = (struct fetch){.source = source, .mem = -1, .pipe = -1};
+  if (!of_snapshot)
+    return 0;
+  snprintf(path, sizeof(path), "/proc/%d/mem", source->snapshot.tid);
+  fetch->mem = open(path, O_RDONLY | O_CLOEXEC);
+  return fetch->mem < 0 ? err_sys(e, "%s", path) : 0;
+}
+
+void fetch_close(struct fetch *fetch)
+{
+  cleanup_close(&fetch->mem);
+  cleanup_close(&fetch->pipe);
+}
+
+/* Runs of stored pages as iovecs of the process's memory. */
+static unsigned to_iovecs(const struct frame *frame, struct iovec iov[EXTENT_PAGES])
+{
+  uint64_t bits = frame->stored;
+  unsigned count = 0;
+
+  for (unsigned i = 0; i < EXTENT_PAGES; i++) {
+    if (!(bits >> i & 1))
+      continue;
+    if (i > 0 && bits >> (i - 1) & 1) {
+      iov[count - 1].iov_len += PAGE_SIZE_X86;
+      continue;
+    }
+    iov[count++] = (struct iovec){
+        .iov_base = (void *)(frame->address + (uint64_t)i * PAGE_SIZE_X86), /* NOLINT: not ours */
+        .iov_len = PAGE_SIZE_X86,
+    };
+  }
+  return count;
+}
+
+/* Takes out what is not to be had whole. */
+static int drain(struct fetch *fetch, size_t size, struct err *e)
+{
+  uint8_t buffer[PAGE_SIZE_X86];
+
+  while (size) {
+    ssize_t n = read(fetch->pipe, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
+
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0)
+      return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
+    size -= (size_t)n;
+  }
+  return 0;
+}
+
+int fetch_ask(struct fetch *fetch, const struct frame *frames, size_t count, struct err *e)
+{
+  struct iovec parts[TRACEE_SEND_PAGES];
+  size_t part_count = 0, size = 0;
+  ssize_t sent;
+
+  if (fetch->mem >= 0 && !fetch->tried && fetch->bytes >= PIPE_FROM) {
+    fetch->tried = true;
+    fetch->pipe = tracee_send_open(&fetch->source->snapshot, fetch->source->remote_base);
+  }
+  if (fetch->pipe < 0)
+    return 0;
+  for (size_t i = 0; i < count; i++) {
+    part_count += to_iovecs(&frames[i], parts + part_count);
+    size += frame_raw_length(&frames[i]);
+  }
+  if (size == 0)
+    return 0;
+  sent = tracee_send(&fetch->source->snapshot, parts, part_count, e);
+  if (sent < 0)
+    return -1;
+  /* Some may not be read by the process itself. */
+  if ((size_t)sent < size)
+    return drain(fetch, (size_t)sent, e);
+  fetch->in_pipe = size;
+  return 0;
+}
+
+/*
+ * A snapshot's pages are all shared, and process_vm_readv(2) pins: the kernel would give the
+ * snapshot a copy of each first (gup_must_unshare in mm/gup.c). /proc/PID/mem does not pin.
+ */
+static int read_snapshot(const struct fetch *fetch, const struct iovec *runs, unsigned count,
+                         uint8_t *buffer, struct err *e)
+{
+  for (unsigned i = 0; i < count; i++) {
+    ssize_t n = io_pread(fetch->mem, buffer, runs[i].iov_len, (off_t)(uintptr_t)runs[i].iov_base);
+
+    if (n != (ssize_t)runs[i].iov_len)
+      return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
+    buffer += n;
+  }
+  return 0;
+}
+
+static int read_pipe(struct fetch *fetch, uint8_t *buffer, size_t size, struct err *e)
+{
+  ssize_t n = io_read(fetch->pipe, buffer, size);
+
+  if (n != (ssize_t)size)
+    return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
+  fetch->in_pipe -= size;
+  return 0;
+}
+
+int fetch_read(struct fetch *fetch, const struct frame *frame, uint8_t *buffer, struct err *e)
+{
+  size_t size = frame_raw_length(frame);
+  struct iovec local = {.iov_base = buffer, .iov_len = size};
+  struct iovec remote[EXTENT_PAGES];
+  unsigned count = to_iovecs(frame, remote);
+  pid_t pid = fetch->source->pid;
+
+  fetch->bytes += size;
+  if (fetch->in_pipe)
+    return read_pipe(fetch, buffer, size, e);
+  if (fetch->mem >= 0)
+    return read_snapshot(fetch, remote, count, buffer, e);
+  if (process_vm_readv(pid, &local, 1, remote, count, 0) == (ssize_t)size)
+    return 0;
+  /* Memory that the process itself may not read: through /proc/PID/mem. */
+  for (unsigned i = 0; i < count; i++) {
+    if (remote_mem(pid, (uint64_t)remote[i].iov_base, buffer, remote[i].iov_len, false, e) < 0)
+      return -1;
+    buffer += remote[i].iov_len;
+  }
+  return 0;
+}
