@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "restore/batch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,13 +17,14 @@
 #include <sys/syscall.h>
 
 /* The addresses that /proc/PID/stat, cmdline and environ show, and brk(2) starts from. */
-static int set_mm(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+static int set_mm(const struct mm *mm, struct batch *batch, struct err *e)
 {
-  const struct mm *mm = which->mm;
-  struct tracee *leader = &which->threads[0];
-  uint64_t area = tracee_scratch(leader);
-  uint64_t auxv = area + sizeof(struct prctl_mm_map);
-  struct prctl_mm_map map = {
+  uint64_t area;
+  struct prctl_mm_map *map = batch_room(batch, sizeof(*map) + mm->auxv.size, &area, e);
+
+  if (!map)
+    return -1;
+  *map = (struct prctl_mm_map){
       .start_code = mm->start_code,
       .end_code = mm->end_code,
       .start_data = mm->start_data,
@@ -34,32 +36,26 @@ static int set_mm(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
       .arg_end = mm->arg_end,
       .env_start = mm->env_start,
       .env_end = mm->env_end,
-      .auxv = (void *)auxv, /* NOLINT: an address of the tracee */
+      .auxv = (void *)(area + sizeof(*map)), /* NOLINT: an address of the tracee */
       .auxv_size = (uint32_t)mm->auxv.size,
       .exe_fd = (uint32_t)-1,
   };
-
-  (void)rebuild;
-  if (mm->auxv.size > TRACEE_SCRATCH_SIZE / 4)
-    return err_set(e, "auxiliary vector of %zu bytes", mm->auxv.size);
-  if (tracee_write(leader, area, &map, sizeof(map), e) < 0 ||
-      (mm->auxv.size && tracee_write(leader, auxv, mm->auxv.data, mm->auxv.size, e) < 0))
-    return -1;
-  return call(leader, e, "memory map", NULL, SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, area, sizeof(map),
-              0, 0);
+  if (mm->auxv.size)
+    memcpy(map + 1, mm->auxv.data, mm->auxv.size);
+  return BATCH_CALL(batch, e, "memory map", SYS_prctl, PR_SET_MM, PR_SET_MM_MAP, area,
+                    sizeof(*map));
 }
 
-static int set_rlimits(const struct process *process, struct tracee *leader, struct err *e)
+static int set_rlimits(const struct process *process, struct batch *batch, struct err *e)
 {
   for (size_t i = 0; i < process->rlimit_count; i++) {
     const struct rlimit_state *state = &process->rlimits[i];
     struct rlimit limit = {.rlim_cur = state->soft, .rlim_max = state->hard};
-    uint64_t area = tracee_scratch(leader);
+    uint64_t area;
 
-    if (tracee_write(leader, area, &limit, sizeof(limit), e) < 0 ||
-        call(leader, e, "limit", NULL, SYS_prlimit64, 0, (uint64_t)state->resource, area, 0, 0, 0) <
-            0)
-      return err_prefix(e, "resource %d", state->resource);
+    if (batch_data(batch, &limit, sizeof(limit), &area, e) < 0 ||
+        BATCH_CALL(batch, e, "limit", SYS_prlimit64, 0, (uint64_t)state->resource, area) < 0)
+      return -1;
   }
   return 0;
 }
@@ -84,16 +80,16 @@ static int set_proc_files(const struct process *process, pid_t pid, struct err *
 }
 
 /* Registrations of membarrier(2): the command that registers each bit is the bit itself. */
-static int register_membarriers(const struct process *process, struct tracee *leader, struct err *e)
+static int register_membarriers(const struct process *process, struct batch *batch, struct err *e)
 {
   for (uint32_t bits = process->membarrier; bits; bits &= bits - 1) {
-    if (call(leader, e, "membarrier", NULL, SYS_membarrier, bits & -bits, 0, 0, 0, 0, 0) < 0)
+    if (BATCH_CALL(batch, e, "membarrier", SYS_membarrier, bits & -bits) < 0)
       return -1;
   }
   return 0;
 }
 
-static int set_posix_locks(const struct process *process, struct tracee *leader, struct err *e)
+static int set_posix_locks(const struct process *process, struct batch *batch, struct err *e)
 {
   for (size_t i = 0; i < process->lock_count; i++) {
     const struct posix_lock *lock = &process->locks[i];
@@ -103,11 +99,11 @@ static int set_posix_locks(const struct process *process, struct tracee *leader,
         .l_start = lock->start,
         .l_len = lock->length,
     };
-    uint64_t area = tracee_scratch(leader);
+    uint64_t area;
 
-    if (tracee_write(leader, area, &argument, sizeof(argument), e) < 0 ||
-        call(leader, e, "lock", NULL, SYS_fcntl, (uint64_t)lock->fd, F_SETLK, area, 0, 0, 0) < 0)
-      return err_prefix(e, "fd %d", lock->fd);
+    if (batch_data(batch, &argument, sizeof(argument), &area, e) < 0 ||
+        BATCH_CALL(batch, e, "lock of fd", SYS_fcntl, (uint64_t)lock->fd, F_SETLK, area) < 0)
+      return -1;
   }
   return 0;
 }
@@ -115,22 +111,21 @@ static int set_posix_locks(const struct process *process, struct tracee *leader,
 int rebuild_attributes(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
   const struct process *process = which->process;
-  struct tracee *leader = &which->threads[0];
+  struct batch batch = {.tracee = &which->threads[0]};
 
-  if (set_mm(rebuild, which, e) < 0 ||
-      call(leader, e, "umask", NULL, SYS_umask, process->umask, 0, 0, 0, 0, 0) < 0 ||
-      call(leader, e, "personality", NULL, SYS_personality, process->personality, 0, 0, 0, 0, 0) <
-          0 ||
-      set_proc_files(process, leader->pid, e) < 0 || set_posix_locks(process, leader, e) < 0 ||
-      register_membarriers(process, leader, e) < 0)
+  (void)rebuild;
+  if (set_proc_files(process, which->threads[0].pid, e) < 0 || set_mm(which->mm, &batch, e) < 0 ||
+      BATCH_CALL(&batch, e, "umask", SYS_umask, process->umask) < 0 ||
+      BATCH_CALL(&batch, e, "personality", SYS_personality, process->personality) < 0 ||
+      set_posix_locks(process, &batch, e) < 0 || register_membarriers(process, &batch, e) < 0)
     return -1;
   if (process->child_subreaper &&
-      call(leader, e, "subreaper", NULL, SYS_prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0, 0) < 0)
+      BATCH_CALL(&batch, e, "subreaper", SYS_prctl, PR_SET_CHILD_SUBREAPER, 1) < 0)
     return -1;
   if (process->thp_disabled &&
-      call(leader, e, "huge pages", NULL, SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0, 0) < 0)
+      BATCH_CALL(&batch, e, "huge pages", SYS_prctl, PR_SET_THP_DISABLE, 1) < 0)
     return -1;
-  return set_rlimits(process, leader, e);
+  return set_rlimits(process, &batch, e) < 0 ? -1 : batch_run(&batch, e);
 }
 
 int rebuild_dumpable(struct rebuilt *which, struct err *e)

@@ -2,6 +2,7 @@
 #include "restore/rebuild.h"
 
 #include "base/cleanup.h"
+#include "restore/batch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -76,23 +77,27 @@ struct remote_message {
 int rebuild_send(struct rebuild *rebuild, struct tracee *tracee, const int *fds, size_t count,
                  int *numbers, struct err *e)
 {
-  uint64_t area = tracee_scratch(tracee);
-  struct remote_message message = {
-      .header = {.msg_iov = (void *)(area + offsetof(struct remote_message, iov)), /* NOLINT */
+  struct batch batch = {.tracee = tracee};
+  struct remote_message message;
+  struct cmsghdr *header = (struct cmsghdr *)message.control;
+  uint64_t address;
+  struct remote_message *room = batch_room(&batch, sizeof(message), &address, e);
+
+  if (!room)
+    return -1;
+  *room = (struct remote_message){
+      .header = {.msg_iov = (void *)(address + offsetof(struct remote_message, iov)), /* NOLINT */
                  .msg_iovlen = 1,
                  .msg_control =
-                     (void *)(area + offsetof(struct remote_message, control)), /* NOLINT */
+                     (void *)(address + offsetof(struct remote_message, control)), /* NOLINT */
                  .msg_controllen = sizeof(message.control)},
-      .iov = {.iov_base = (void *)(area + offsetof(struct remote_message, byte)), /* NOLINT */
+      .iov = {.iov_base = (void *)(address + offsetof(struct remote_message, byte)), /* NOLINT */
               .iov_len = 1},
   };
-  struct cmsghdr *header = (struct cmsghdr *)message.control;
-
   if (send_message(rebuild->control[0], fds, count, e) < 0 ||
-      tracee_write(tracee, area, &message, sizeof(message), e) < 0 ||
-      call(tracee, e, "recvmsg", NULL, SYS_recvmsg, (uint64_t)rebuild->control_fd, area,
-           MSG_CMSG_CLOEXEC, 0, 0, 0) < 0 ||
-      tracee_read(tracee, area, &message, sizeof(message), e) < 0)
+      BATCH_CALL(&batch, e, "recvmsg", SYS_recvmsg, (uint64_t)rebuild->control_fd, address,
+                 MSG_CMSG_CLOEXEC) < 0 ||
+      batch_run(&batch, e) < 0 || tracee_read(tracee, address, &message, sizeof(message), e) < 0)
     return -1;
   if (message.header.msg_controllen < CMSG_LEN(count * sizeof(int)) ||
       message.header.msg_flags & MSG_CTRUNC || header->cmsg_len != CMSG_LEN(count * sizeof(int)))
@@ -110,15 +115,15 @@ static int compare_descriptors(const void *a, const void *b)
   return x->fd < y->fd ? -1 : x->fd > y->fd;
 }
 
-static int place(struct tracee *tracee, int from, const struct descriptor *to, struct err *e)
+static int place(struct batch *batch, int from, const struct descriptor *to, struct err *e)
 {
   if (from == to->fd)
-    return call(tracee, e, "fcntl", NULL, SYS_fcntl, (uint64_t)from, F_SETFD,
-                to->cloexec ? FD_CLOEXEC : 0, 0, 0, 0);
-  if (call(tracee, e, "dup3", NULL, SYS_dup3, (uint64_t)from, (uint64_t)to->fd,
-           to->cloexec ? O_CLOEXEC : 0, 0, 0, 0) < 0)
+    return BATCH_CALL(batch, e, "fcntl", SYS_fcntl, (uint64_t)from, F_SETFD,
+                      to->cloexec ? FD_CLOEXEC : 0);
+  if (BATCH_CALL(batch, e, "dup3", SYS_dup3, (uint64_t)from, (uint64_t)to->fd,
+                 to->cloexec ? O_CLOEXEC : 0) < 0)
     return -1;
-  return call(tracee, e, "close", NULL, SYS_close, (uint64_t)from, 0, 0, 0, 0, 0);
+  return BATCH_CALL(batch, e, "close", SYS_close, (uint64_t)from);
 }
 
 /*
@@ -128,22 +133,26 @@ static int place(struct tracee *tracee, int from, const struct descriptor *to, s
 static int install(struct rebuild *rebuild, struct tracee *tracee,
                    const struct descriptor *descriptors, size_t count, struct err *e)
 {
+  struct batch batch = {.tracee = tracee};
+
   for (size_t done = 0; done < count;) {
-    size_t batch = count - done < SEND_LIMIT ? count - done : SEND_LIMIT;
+    size_t sent = count - done < SEND_LIMIT ? count - done : SEND_LIMIT;
     int fds[SEND_LIMIT], numbers[SEND_LIMIT];
 
-    for (size_t i = 0; i < batch; i++) {
+    for (size_t i = 0; i < sent; i++) {
       const struct file *file = tree_file(&rebuild->tree, descriptors[done + i].file);
 
       fds[i] = rebuild->objects.local[file - rebuild->tree.files];
     }
-    if (rebuild_send(rebuild, tracee, fds, batch, numbers, e) < 0)
+    if (rebuild_send(rebuild, tracee, fds, sent, numbers, e) < 0)
       return -1;
-    for (size_t i = batch; i-- > 0;) {
-      if (place(tracee, numbers[i], &descriptors[done + i], e) < 0)
-        return err_prefix(e, "fd %d", descriptors[done + i].fd);
+    for (size_t i = sent; i-- > 0;) {
+      if (place(&batch, numbers[i], &descriptors[done + i], e) < 0)
+        return -1;
     }
-    done += batch;
+    if (batch_run(&batch, e) < 0)
+      return -1;
+    done += sent;
   }
   return 0;
 }
@@ -153,17 +162,20 @@ static int enter(struct rebuild *rebuild, struct tracee *tracee, uint32_t file_i
                  struct err *e)
 {
   const struct file *file = tree_file(&rebuild->tree, file_id);
-  uint64_t area = tracee_scratch(tracee);
+  struct batch batch = {.tracee = tracee};
+  uint64_t here;
   int number;
 
   if (rebuild_send(rebuild, tracee, &rebuild->objects.local[file - rebuild->tree.files], 1, &number,
                    e) < 0 ||
-      call(tracee, e, "fchdir", NULL, SYS_fchdir, (uint64_t)number, 0, 0, 0, 0, 0) < 0)
+      BATCH_CALL(&batch, e, "fchdir", SYS_fchdir, (uint64_t)number) < 0)
     return -1;
-  if (as_root && (tracee_write(tracee, area, ".", 2, e) < 0 ||
-                  call(tracee, e, "chroot", NULL, SYS_chroot, area, 0, 0, 0, 0, 0) < 0))
+  if (as_root && (batch_data(&batch, ".", 2, &here, e) < 0 ||
+                  BATCH_CALL(&batch, e, "chroot", SYS_chroot, here) < 0))
     return -1;
-  return call(tracee, e, "close", NULL, SYS_close, (uint64_t)number, 0, 0, 0, 0, 0);
+  if (BATCH_CALL(&batch, e, "close", SYS_close, (uint64_t)number) < 0)
+    return -1;
+  return batch_run(&batch, e);
 }
 
 int rebuild_descriptors(struct rebuild *rebuild, struct rebuilt *which, struct err *e)

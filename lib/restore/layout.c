@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "restore/batch.h"
 #include "stream/frame.h"
 
 #include <errno.h>
@@ -119,11 +120,11 @@ static const struct vma *special_vma(const struct mm *mm, const char *name)
   return NULL;
 }
 
-static int unmap(struct tracee *tracee, uint64_t start, uint64_t end, struct err *e)
+static int unmap(struct batch *batch, uint64_t start, uint64_t end, struct err *e)
 {
   if (start >= end)
     return 0;
-  return call(tracee, e, "munmap", NULL, SYS_munmap, start, end - start, 0, 0, 0, 0);
+  return BATCH_CALL(batch, e, "munmap", SYS_munmap, start, end - start);
 }
 
 static bool is_kernels(const struct mapping *mapping)
@@ -132,7 +133,7 @@ static bool is_kernels(const struct mapping *mapping)
 }
 
 /* Unmaps all but the remote mapping and the kernel's own. */
-static int unmap_program(const struct rebuild *rebuild, struct tracee *tracee,
+static int unmap_program(const struct rebuild *rebuild, struct batch *batch,
                          const struct mapping *mappings, size_t count, struct err *e)
 {
   uint64_t from = 0;
@@ -143,26 +144,25 @@ static int unmap_program(const struct rebuild *rebuild, struct tracee *tracee,
 
     if (!ours && !is_kernels(&mappings[i]))
       continue;
-    if (unmap(tracee, from, mappings[i].start, e) < 0)
+    if (unmap(batch, from, mappings[i].start, e) < 0)
       return -1;
     from = mappings[i].end;
   }
-  return unmap(tracee, from, HIGHEST_ADDRESS, e);
+  return unmap(batch, from, HIGHEST_ADDRESS, e);
 }
 
-static int move(struct tracee *tracee, const struct mapping *mapping, uint64_t to, struct err *e)
+static int move(struct batch *batch, const struct mapping *mapping, uint64_t to, struct err *e)
 {
   uint64_t size = mapping->end - mapping->start;
 
-  return call(tracee, e, "mremap of the vdso", NULL, SYS_mremap, mapping->start, size, size,
-              MREMAP_MAYMOVE | MREMAP_FIXED, to, 0);
+  return BATCH_CALL(batch, e, "mremap of the vdso", SYS_mremap, mapping->start, size, size,
+                    MREMAP_MAYMOVE | MREMAP_FIXED, to);
 }
 
 /* Moves the kernel's mappings: by way of a free range, as old and new places may overlap. */
-static int move_kernels(const struct rebuild *rebuild, struct rebuilt *which,
+static int move_kernels(const struct rebuild *rebuild, struct rebuilt *which, struct batch *batch,
                         struct mapping *mappings, size_t count, struct err *e)
 {
-  struct tracee *tracee = &which->threads[0];
   uint64_t lowest = 0;
   uint64_t highest = 0;
   uint64_t stage;
@@ -173,7 +173,7 @@ static int move_kernels(const struct rebuild *rebuild, struct rebuilt *which,
     lowest = lowest ? lowest : mappings[i].start;
     highest = mappings[i].end;
   }
-  if (layout_free_range(rebuild, tracee->pid, highest - lowest, &stage, e) < 0)
+  if (layout_free_range(rebuild, which->threads[0].pid, highest - lowest, &stage, e) < 0)
     return -1;
   for (size_t i = 0; i < count; i++) {
     struct mapping *mapping = &mappings[i];
@@ -181,7 +181,7 @@ static int move_kernels(const struct rebuild *rebuild, struct rebuilt *which,
 
     if (!is_kernels(mapping))
       continue;
-    if (move(tracee, mapping, stage + (mapping->start - lowest), e) < 0)
+    if (move(batch, mapping, stage + (mapping->start - lowest), e) < 0)
       return -1;
     mapping->start = stage + (mapping->start - lowest);
     mapping->end = mapping->start + size;
@@ -197,7 +197,7 @@ static int move_kernels(const struct rebuild *rebuild, struct rebuilt *which,
     if (!vma || vma->end - vma->start != mapping->end - mapping->start)
       return err_set(e, "pid %d: its %s was of another size: another kernel", which->process->pid,
                      mapping->name + 1);
-    if (move(tracee, mapping, vma->start, e) < 0)
+    if (move(batch, mapping, vma->start, e) < 0)
       return -1;
   }
   return 0;
@@ -237,18 +237,18 @@ static int send_files(struct rebuild *rebuild, struct rebuilt *which, int *numbe
 }
 
 /* Before the pages come: it decides of what size they are. */
-int layout_page_size(struct tracee *tracee, const struct vma *vma, uint64_t start, uint64_t end,
+int layout_page_size(struct batch *batch, const struct vma *vma, uint64_t start, uint64_t end,
                      struct err *e)
 {
   uint64_t advice = vma->advice & VMA_HUGEPAGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
 
   if (!(vma->advice & (VMA_HUGEPAGE | VMA_NOHUGEPAGE)))
     return 0;
-  return call(tracee, e, "madvise", NULL, SYS_madvise, start, end - start, advice, 0, 0, 0);
+  return BATCH_CALL(batch, e, "madvise", SYS_madvise, start, end - start, advice);
 }
 
 /* The calls that make one mapping, or part of one, in the image's state as far as it can be now. */
-static int map_part(const struct rebuild *rebuild, struct tracee *tracee, const struct vma *vma,
+static int map_part(const struct rebuild *rebuild, struct batch *batch, const struct vma *vma,
                     uint64_t start, uint64_t end, const int *numbers, struct err *e)
 {
   const struct file *file = tree_file(&rebuild->tree, vma->file);
@@ -257,11 +257,11 @@ static int map_part(const struct rebuild *rebuild, struct tracee *tracee, const 
 
   if (vma->advice & VMA_DROPPABLE)
     flags = (flags & ~(uint64_t)MAP_TYPE) | MAP_DROPPABLE;
-  if (call(tracee, e, "mmap", NULL, SYS_mmap, start, end - start, vma->prot,
-           file ? flags : flags | MAP_ANONYMOUS, fd,
-           file ? vma->offset + (start - vma->start) : 0) < 0)
-    return err_prefix(e, "mapping at 0x%" PRIx64, start);
-  return layout_page_size(tracee, vma, start, end, e);
+  if (BATCH_CALL(batch, e, "mmap", SYS_mmap, start, end - start, vma->prot,
+                 file ? flags : flags | MAP_ANONYMOUS, fd,
+                 file ? vma->offset + (start - vma->start) : 0) < 0)
+    return -1;
+  return layout_page_size(batch, vma, start, end, e);
 }
 
 /* The first inherited extent that ends above the address: an index, or their count. */
@@ -297,35 +297,34 @@ bool layout_inherits(const struct rebuilt *which, uint64_t start, uint64_t end)
   return index < which->inherited_count && which->inherited[index].address < end;
 }
 
+static int drop(struct batch *batch, uint64_t start, uint64_t end, struct err *e)
+{
+  if (start >= end)
+    return 0;
+  return BATCH_CALL(batch, e, "madvise", SYS_madvise, start, end - start, MADV_DONTNEED);
+}
+
 /* Pages of the range that came with the fork but are not the child's: gone. */
-static int drop_strangers(const struct rebuilt *which, struct tracee *tracee, uint64_t start,
+static int drop_strangers(const struct rebuilt *which, struct batch *batch, uint64_t start,
                           uint64_t end, struct err *e)
 {
-  uint64_t from = 0;
-  uint64_t to = 0;
+  uint64_t from = start;
 
-  for (uint64_t at = start; at < end; at += 4096) {
-    if (is_inherited(which, at))
+  for (uint64_t at = start; at < end; at += PAGE_SIZE_X86) {
+    if (!is_inherited(which, at))
       continue;
-    if (to != at) {
-      if (to > from && call(tracee, e, "madvise", NULL, SYS_madvise, from, to - from, MADV_DONTNEED,
-                            0, 0, 0) < 0)
-        return -1;
-      from = at;
-    }
-    to = at + 4096;
+    if (drop(batch, from, at, e) < 0)
+      return -1;
+    from = at + PAGE_SIZE_X86;
   }
-  if (to > from)
-    return call(tracee, e, "madvise", NULL, SYS_madvise, from, to - from, MADV_DONTNEED, 0, 0, 0);
-  return 0;
+  return drop(batch, from, end, e);
 }
 
 /* One mapping of a child: the parts that the parent has stay, the others are made. */
-static int map_over(const struct rebuild *rebuild, struct rebuilt *which, const struct vma *vma,
-                    const int *numbers, struct err *e)
+static int map_over(const struct rebuild *rebuild, struct rebuilt *which, struct batch *batch,
+                    const struct vma *vma, const int *numbers, struct err *e)
 {
   const struct mm *parent = tree_mm(&rebuild->tree, which->mm->parent);
-  struct tracee *tracee = &which->threads[0];
   uint64_t at = vma->start;
 
   for (size_t i = 0; parent && i < parent->vma_count && at < vma->end; i++) {
@@ -335,89 +334,94 @@ static int map_over(const struct rebuild *rebuild, struct rebuilt *which, const 
 
     if (start >= end || !vma_continues(vma, old) || !layout_inherits(which, start, end))
       continue;
-    if (at < start && map_part(rebuild, tracee, vma, at, start, numbers, e) < 0)
+    if (at < start && map_part(rebuild, batch, vma, at, start, numbers, e) < 0)
       return -1;
     if (vma->prot != old->prot &&
-        call(tracee, e, "mprotect", NULL, SYS_mprotect, start, end - start, vma->prot, 0, 0, 0) < 0)
+        BATCH_CALL(batch, e, "mprotect", SYS_mprotect, start, end - start, vma->prot) < 0)
       return -1;
-    if (drop_strangers(which, tracee, start, end, e) < 0)
+    if (drop_strangers(which, batch, start, end, e) < 0)
       return -1;
     at = end;
   }
-  return at < vma->end ? map_part(rebuild, tracee, vma, at, vma->end, numbers, e) : 0;
+  return at < vma->end ? map_part(rebuild, batch, vma, at, vma->end, numbers, e) : 0;
 }
 
 /* What the child has not: holes between its mappings that the parent had filled. */
-static int unmap_holes(const struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+static int unmap_holes(const struct rebuild *rebuild, struct rebuilt *which, struct batch *batch,
+                       struct err *e)
 {
-  struct tracee *tracee = &which->threads[0];
   uint64_t from = 0;
 
   for (size_t i = 0; i < which->mm->vma_count && from < HIGHEST_ADDRESS; i++) {
     const struct vma *vma = &which->mm->vmas[i];
 
     if (rebuild->trampoline >= from && rebuild->trampoline < vma->start) {
-      if (unmap(tracee, from, rebuild->trampoline, e) < 0)
+      if (unmap(batch, from, rebuild->trampoline, e) < 0)
         return -1;
       from = rebuild->trampoline + REMOTE_SIZE;
     }
-    if (unmap(tracee, from, vma->start < HIGHEST_ADDRESS ? vma->start : HIGHEST_ADDRESS, e) < 0)
+    if (unmap(batch, from, vma->start < HIGHEST_ADDRESS ? vma->start : HIGHEST_ADDRESS, e) < 0)
       return -1;
     from = vma->end;
   }
   if (rebuild->trampoline >= from) {
-    if (unmap(tracee, from, rebuild->trampoline, e) < 0)
+    if (unmap(batch, from, rebuild->trampoline, e) < 0)
       return -1;
     from = rebuild->trampoline + REMOTE_SIZE;
   }
-  return unmap(tracee, from, HIGHEST_ADDRESS, e);
+  return unmap(batch, from, HIGHEST_ADDRESS, e);
 }
 
-static int clear_ground(const struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+static int clear_ground(const struct rebuild *rebuild, struct rebuilt *which, struct batch *batch,
+                        struct err *e)
 {
-  struct tracee *tracee = &which->threads[0];
   AUTO_FREE struct mapping *mappings = NULL;
   size_t count;
 
   if (which->mm->parent)
-    return unmap_holes(rebuild, which, e);
-  if (read_mappings(tracee->pid, &mappings, &count, e) < 0 ||
-      unmap_program(rebuild, tracee, mappings, count, e) < 0)
+    return unmap_holes(rebuild, which, batch, e);
+  if (read_mappings(which->threads[0].pid, &mappings, &count, e) < 0 ||
+      unmap_program(rebuild, batch, mappings, count, e) < 0)
     return -1;
-  return move_kernels(rebuild, which, mappings, count, e);
+  return move_kernels(rebuild, which, batch, mappings, count, e);
 }
 
-static int make_mapping(struct rebuild *rebuild, struct rebuilt *which, size_t index,
-                        const int *numbers, struct err *e)
+static int make_mapping(struct rebuild *rebuild, struct rebuilt *which, struct batch *batch,
+                        size_t index, const int *numbers, struct err *e)
 {
   const struct vma *vma = &which->mm->vmas[index];
 
   if (rebuild_is_segment(rebuild, vma))
-    return rebuild_segment(rebuild, which, index, e);
-  return map_over(rebuild, which, vma, numbers, e);
+    return rebuild_segment(rebuild, which, batch, index, e);
+  return map_over(rebuild, which, batch, vma, numbers, e);
+}
+
+static int lay_out(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+{
+  AUTO_FREE int *numbers = calloc(rebuild->tree.file_count + 1, sizeof(*numbers));
+  struct batch batch = {.tracee = &which->threads[0]};
+
+  if (!numbers)
+    return err_sys(e, "files");
+  if (send_files(rebuild, which, numbers, e) < 0 || clear_ground(rebuild, which, &batch, e) < 0)
+    return -1;
+  for (size_t i = 0; i < which->mm->vma_count; i++) {
+    if (!which->mm->vmas[i].special && make_mapping(rebuild, which, &batch, i, numbers, e) < 0)
+      return -1;
+  }
+  /* All but the control socket: nothing that was sent is needed any more. */
+  if (BATCH_CALL(&batch, e, "close_range", SYS_close_range, 0, (uint64_t)rebuild->control_fd - 1) <
+      0)
+    return -1;
+  return batch_run(&batch, e);
 }
 
 int rebuild_layout(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
-  AUTO_FREE int *numbers = calloc(rebuild->tree.file_count + 1, sizeof(*numbers));
-
   if (which->laid_out || !which->mm)
     return 0;
   which->laid_out = true;
-  if (!numbers)
-    return err_sys(e, "pid %d: files", which->process->pid);
-  if (rebuild_spawn(rebuild, which, e) < 0 || clear_ground(rebuild, which, e) < 0 ||
-      send_files(rebuild, which, numbers, e) < 0)
-    return err_prefix(e, "pid %d", which->process->pid);
-  for (size_t i = 0; i < which->mm->vma_count; i++) {
-    const struct vma *vma = &which->mm->vmas[i];
-
-    if (!vma->special && make_mapping(rebuild, which, i, numbers, e) < 0)
-      return err_prefix(e, "pid %d", which->process->pid);
-  }
-  /* All but the control socket: nothing that was sent is needed any more. */
-  if (call(&which->threads[0], e, "close_range", NULL, SYS_close_range, 0,
-           (uint64_t)rebuild->control_fd - 1, 0, 0, 0, 0) < 0)
+  if (rebuild_spawn(rebuild, which, e) < 0 || lay_out(rebuild, which, e) < 0)
     return err_prefix(e, "pid %d", which->process->pid);
   return 0;
 }
@@ -431,44 +435,49 @@ static const struct {
     {VMA_RANDOM, MADV_RANDOM},     {VMA_MERGEABLE, MADV_MERGEABLE},
 };
 
-static int seal_vma(struct tracee *tracee, const struct vma *vma, struct err *e)
+static int lock_vma(struct batch *batch, const struct vma *vma, struct err *e)
 {
-  uint64_t size = vma->end - vma->start;
+  if (!(vma->advice & (VMA_LOCKED | VMA_LOCKONFAULT)))
+    return 0;
+  return BATCH_CALL(batch, e, "mlock2", SYS_mlock2, vma->start, vma->end - vma->start,
+                    vma->advice & VMA_LOCKONFAULT ? MLOCK_ONFAULT : 0);
+}
 
+static int name_vma(struct batch *batch, const struct vma *vma, struct err *e)
+{
+  uint64_t name;
+
+  if (!vma->name)
+    return 0;
+  if (batch_data(batch, vma->name, strlen(vma->name) + 1, &name, e) < 0)
+    return -1;
+  return BATCH_CALL(batch, e, "name of a mapping", SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME,
+                    vma->start, vma->end - vma->start, name);
+}
+
+static int seal_vma(struct batch *batch, const struct vma *vma, struct err *e)
+{
   for (size_t i = 0; i < ARRAY_LEN(late_advice); i++) {
     if (vma->advice & late_advice[i].advice &&
-        call(tracee, e, "madvise", NULL, SYS_madvise, vma->start, size,
-             (uint64_t)late_advice[i].madvise, 0, 0, 0) < 0)
+        BATCH_CALL(batch, e, "madvise", SYS_madvise, vma->start, vma->end - vma->start,
+                   (uint64_t)late_advice[i].madvise) < 0)
       return -1;
   }
-  if (vma->advice & (VMA_LOCKED | VMA_LOCKONFAULT) &&
-      call(tracee, e, "mlock", NULL, SYS_mlock2, vma->start, size,
-           vma->advice & VMA_LOCKONFAULT ? MLOCK_ONFAULT : 0, 0, 0, 0) < 0)
-    return -1;
-  if (vma->name) {
-    uint64_t area = tracee_scratch(tracee);
-
-    if (tracee_write(tracee, area, vma->name, strlen(vma->name) + 1, e) < 0 ||
-        call(tracee, e, "name of a mapping", NULL, SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME,
-             vma->start, size, area, 0) < 0)
-      return -1;
-  }
-  return 0;
+  return lock_vma(batch, vma, e) < 0 ? -1 : name_vma(batch, vma, e);
 }
 
 int rebuild_seal(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
+  struct batch batch = {.tracee = &which->threads[0]};
+  uint64_t future = which->mm->lock_future;
+
   (void)rebuild;
   for (size_t i = 0; i < which->mm->vma_count; i++) {
-    const struct vma *vma = &which->mm->vmas[i];
-
-    if (!vma->special && seal_vma(&which->threads[0], vma, e) < 0)
-      return err_prefix(e, "pid %d: mapping at 0x%" PRIx64, which->process->pid, vma->start);
+    if (!which->mm->vmas[i].special && seal_vma(&batch, &which->mm->vmas[i], e) < 0)
+      return -1;
   }
-  if (which->mm->lock_future &&
-      call(&which->threads[0], e, "mlockall", NULL, SYS_mlockall,
-           MCL_FUTURE | (which->mm->lock_future & VMA_LOCKONFAULT ? MCL_ONFAULT : 0), 0, 0, 0, 0,
-           0) < 0)
-    return err_prefix(e, "pid %d", which->process->pid);
-  return 0;
+  if (future && BATCH_CALL(&batch, e, "mlockall", SYS_mlockall,
+                           MCL_FUTURE | (future & VMA_LOCKONFAULT ? MCL_ONFAULT : 0)) < 0)
+    return -1;
+  return batch_run(&batch, e);
 }

@@ -116,12 +116,14 @@ int layout_free_range(const struct rebuild *rebuild, pid_t pid, uint64_t size, u
                       struct err *e);
 
 /* madvise(2) for huge pages, or against them, on a part of a mapping. */
-int layout_page_size(struct tracee *tracee, const struct vma *vma, uint64_t start, uint64_t end,
+struct batch;
+int layout_page_size(struct batch *batch, const struct vma *vma, uint64_t start, uint64_t end,
                      struct err *e);
 
 /* segments.c: a mapping that is (part of) an attachment of System V shared memory. */
 bool rebuild_is_segment(const struct rebuild *rebuild, const struct vma *vma);
-int rebuild_segment(struct rebuild *rebuild, struct rebuilt *which, size_t index, struct err *e);
+int rebuild_segment(struct rebuild *rebuild, struct rebuilt *which, struct batch *batch,
+                    size_t index, struct err *e);
 
 /*
  * namespaces.c: before the first object is made, which may be in one; and when all processes and

@@ -187,7 +187,7 @@ static int complete(struct rebuild *rebuild, struct err *e)
       for_each(rebuild, false, rebuild_descriptors, e) < 0 || rebuild_attach(rebuild, e) < 0 ||
       rebuild_namespaces_end(rebuild, e) < 0 ||
       for_each(rebuild, false, rebuild_attributes, e) < 0 ||
-      for_each(rebuild, false, signals, e) < 0 || for_each(rebuild, false, thread_states, e) < 0 ||
+      for_each(rebuild, false, thread_states, e) < 0 || for_each(rebuild, false, signals, e) < 0 ||
       for_each(rebuild, false, timers, e) < 0)
     return -1;
   return for_each(rebuild, false, finish, e);

@@ -3,6 +3,7 @@
  * away again and that counts as an attachment: the process attaches the whole segment at a free
  * place, the parts that the image has of it move to theirs, the rest goes.
  */
+#include "restore/batch.h"
 #include "restore/rebuild.h"
 
 #include <fcntl.h>
@@ -30,33 +31,30 @@ static bool is_same_attachment(const struct vma *a, const struct vma *b)
   return a->file == b->file && a->start - a->offset == b->start - b->offset;
 }
 
-static int place_part(struct tracee *tracee, const struct vma *vma, uint64_t stage, uint32_t prot,
+static int place_part(struct batch *batch, const struct vma *vma, uint64_t stage, uint32_t prot,
                       struct err *e)
 {
   uint64_t size = vma->end - vma->start;
   uint64_t from = stage + vma->offset;
 
   if (vma->prot != prot &&
-      call(tracee, e, "mprotect", NULL, SYS_mprotect, from, size, vma->prot, 0, 0, 0) < 0)
+      BATCH_CALL(batch, e, "mprotect", SYS_mprotect, from, size, vma->prot) < 0)
     return -1;
-  if (call(tracee, e, "mremap", NULL, SYS_mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
-           vma->start, 0) < 0)
+  if (BATCH_CALL(batch, e, "mremap", SYS_mremap, from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+                 vma->start) < 0)
     return -1;
-  return layout_page_size(tracee, vma, vma->start, vma->end, e);
+  return layout_page_size(batch, vma, vma->start, vma->end, e);
 }
 
-static int attach(struct rebuild *rebuild, struct rebuilt *which, size_t index, uint64_t stage,
-                  uint64_t size, struct err *e)
+static int attach(struct rebuild *rebuild, const struct mm *mm, struct batch *batch, size_t index,
+                  uint64_t stage, uint64_t size, struct err *e)
 {
-  const struct mm *mm = which->mm;
   const struct vma *first = &mm->vmas[index];
   const struct file *file = segment_of(rebuild, first);
-  struct tracee *tracee = &which->threads[0];
   bool writes = (file->flags & O_ACCMODE) != O_RDONLY;
   json_int_t id = json_integer_value(json_object_get(file->detail, "id"));
 
-  if (call(tracee, e, "shmat", NULL, SYS_shmat, (uint64_t)id, stage, writes ? 0 : SHM_RDONLY, 0, 0,
-           0) < 0)
+  if (BATCH_CALL(batch, e, "shmat", SYS_shmat, (uint64_t)id, stage, writes ? 0 : SHM_RDONLY) < 0)
     return -1;
   for (size_t i = index; i < mm->vma_count; i++) {
     const struct vma *vma = &mm->vmas[i];
@@ -65,13 +63,14 @@ static int attach(struct rebuild *rebuild, struct rebuilt *which, size_t index, 
       continue;
     if (vma->offset >= size || vma->end - vma->start > size - vma->offset)
       return err_set(e, "is longer than the segment");
-    if (place_part(tracee, vma, stage, writes ? PROT_READ | PROT_WRITE : PROT_READ, e) < 0)
+    if (place_part(batch, vma, stage, writes ? PROT_READ | PROT_WRITE : PROT_READ, e) < 0)
       return -1;
   }
-  return call(tracee, e, "munmap", NULL, SYS_munmap, stage, size, 0, 0, 0, 0);
+  return BATCH_CALL(batch, e, "munmap", SYS_munmap, stage, size);
 }
 
-int rebuild_segment(struct rebuild *rebuild, struct rebuilt *which, size_t index, struct err *e)
+int rebuild_segment(struct rebuild *rebuild, struct rebuilt *which, struct batch *batch,
+                    size_t index, struct err *e)
 {
   const struct vma *vma = &which->mm->vmas[index];
   const struct file *file = segment_of(rebuild, vma);
@@ -83,7 +82,7 @@ int rebuild_segment(struct rebuild *rebuild, struct rebuilt *which, size_t index
       return 0; /* it came with that one */
   }
   if (layout_free_range(rebuild, which->threads[0].pid, size, &stage, e) < 0 ||
-      attach(rebuild, which, index, stage, size, e) < 0)
+      attach(rebuild, which->mm, batch, index, stage, size, e) < 0)
     return err_prefix(e, "segment at 0x%" PRIx64, vma->start);
   return 0;
 }

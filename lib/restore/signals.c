@@ -1,4 +1,5 @@
 /* Signal actions, pending signals, timers. */
+#include "restore/batch.h"
 #include "restore/rebuild.h"
 
 #include <errno.h>
@@ -23,15 +24,51 @@ struct kernel_sigaction {
   uint64_t mask;
 };
 
-static int set_action(struct tracee *tracee, int signal, const struct kernel_sigaction *action,
+static int set_action(struct batch *batch, int signal, const struct kernel_sigaction *action,
                       struct err *e)
+{
+  uint64_t area;
+
+  if (batch_data(batch, action, sizeof(*action), &area, e) < 0)
+    return -1;
+  return BATCH_CALL(batch, e, "signal action", SYS_rt_sigaction, (uint64_t)signal, area, 0,
+                    sizeof(action->mask));
+}
+
+/* Behind the last batch, as each puts this one's action back: by a call of its own. */
+static int set_trap_action(struct tracee *tracee, const struct kernel_sigaction *action,
+                           struct err *e)
 {
   uint64_t area = tracee_scratch(tracee);
 
   if (tracee_write(tracee, area, action, sizeof(*action), e) < 0)
     return -1;
-  return call(tracee, e, "signal action", NULL, SYS_rt_sigaction, (uint64_t)signal, area, 0,
+  return call(tracee, e, "signal action", NULL, SYS_rt_sigaction, SIGTRAP, area, 0,
               sizeof(action->mask), 0, 0);
+}
+
+static int set_actions(const struct process *process, struct tracee *leader, struct err *e)
+{
+  struct batch batch = {.tracee = leader};
+  const struct kernel_sigaction ignored = {.handler = 1};
+  const struct kernel_sigaction none = {.handler = 0};
+  struct kernel_sigaction trap = none;
+
+  /* What rebuilding made pending (children that ended) is dropped: ignoring a signal does it. */
+  if (set_action(&batch, SIGCHLD, &ignored, e) < 0 || set_action(&batch, SIGCHLD, &none, e) < 0)
+    return -1;
+  for (size_t i = 0; i < process->sigaction_count; i++) {
+    const struct sigaction_state *state = &process->sigactions[i];
+    struct kernel_sigaction action = {state->handler, state->flags, state->restorer, state->mask};
+
+    if (state->signal == SIGTRAP)
+      trap = action;
+    else if (set_action(&batch, state->signal, &action, e) < 0)
+      return -1;
+  }
+  if (batch_run(&batch, e) < 0)
+    return -1;
+  return memcmp(&trap, &none, sizeof(trap)) == 0 ? 0 : set_trap_action(leader, &trap, e);
 }
 
 /* rt_sigqueueinfo (whole process) or rt_tgsigqueueinfo (one thread), by itself to itself. */
@@ -58,17 +95,8 @@ int rebuild_signals(struct rebuilt *which, struct err *e)
   const struct process *process = which->process;
   struct tracee *leader = &which->threads[0];
 
-  /* What rebuilding made pending (children that ended) is dropped: ignoring a signal does it. */
-  if (set_action(leader, SIGCHLD, &(struct kernel_sigaction){.handler = 1}, e) < 0 ||
-      set_action(leader, SIGCHLD, &(struct kernel_sigaction){.handler = 0}, e) < 0)
+  if (set_actions(process, leader, e) < 0)
     return -1;
-  for (size_t i = 0; i < process->sigaction_count; i++) {
-    const struct sigaction_state *state = &process->sigactions[i];
-    struct kernel_sigaction action = {state->handler, state->flags, state->restorer, state->mask};
-
-    if (set_action(leader, state->signal, &action, e) < 0)
-      return err_prefix(e, "signal %d", state->signal);
-  }
   for (size_t i = 0; i < process->pending_count; i++) {
     if (queue_signal(leader, process->pid, 0, &process->pending[i], e) < 0)
       return -1;

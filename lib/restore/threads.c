@@ -2,6 +2,7 @@
 #include "restore/rebuild.h"
 
 #include "base/io.h"
+#include "restore/batch.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -80,9 +81,9 @@ static int set_scheduling(const struct thread *thread, pid_t tid, struct err *e)
   return 0;
 }
 
-static int set_altstack(const struct thread *thread, struct tracee *tracee, struct err *e)
+static int set_altstack(const struct thread *thread, struct batch *batch, struct err *e)
 {
-  uint64_t area = tracee_scratch(tracee);
+  uint64_t area;
   struct {
     uint64_t address;
     int32_t flags;
@@ -91,50 +92,51 @@ static int set_altstack(const struct thread *thread, struct tracee *tracee, stru
              thread->altstack_flags & ~1 /* SS_ONSTACK follows from the stack pointer */,
              thread->altstack_size};
 
-  if (tracee_write(tracee, area, &stack, sizeof(stack), e) < 0)
+  if (batch_data(batch, &stack, sizeof(stack), &area, e) < 0)
     return -1;
-  return call(tracee, e, "alternate signal stack", NULL, SYS_sigaltstack, area, 0, 0, 0, 0, 0);
+  return BATCH_CALL(batch, e, "alternate signal stack", SYS_sigaltstack, area);
 }
 
-static int set_name(const struct thread *thread, struct tracee *tracee, struct err *e)
+static int set_name(const struct thread *thread, struct batch *batch, struct err *e)
 {
-  uint64_t area = tracee_scratch(tracee);
+  uint64_t area;
 
-  if (tracee_write(tracee, area, thread->name, strlen(thread->name) + 1, e) < 0)
+  if (batch_data(batch, thread->name, strlen(thread->name) + 1, &area, e) < 0)
     return -1;
-  return call(tracee, e, "name", NULL, SYS_prctl, PR_SET_NAME, area, 0, 0, 0, 0);
+  return BATCH_CALL(batch, e, "name", SYS_prctl, PR_SET_NAME, area);
 }
 
 /* What the thread has asked the kernel to do with its memory. */
-static int set_pointers(const struct thread *thread, struct tracee *tracee, struct err *e)
+static int set_pointers(const struct thread *thread, struct batch *batch, struct err *e)
 {
-  if (call(tracee, e, "set_tid_address", NULL, SYS_set_tid_address, thread->clear_child_tid, 0, 0,
-           0, 0, 0) < 0)
+  if (BATCH_CALL(batch, e, "set_tid_address", SYS_set_tid_address, thread->clear_child_tid) < 0)
     return -1;
-  if (thread->robust_list && call(tracee, e, "robust list", NULL, SYS_set_robust_list,
-                                  thread->robust_list, thread->robust_list_size, 0, 0, 0, 0) < 0)
+  if (thread->robust_list && BATCH_CALL(batch, e, "robust list", SYS_set_robust_list,
+                                        thread->robust_list, thread->robust_list_size) < 0)
     return -1;
   if (thread->rseq_address &&
-      call(tracee, e, "rseq", NULL, SYS_rseq, thread->rseq_address, thread->rseq_size,
-           thread->rseq_flags, thread->rseq_signature, 0, 0) < 0)
+      BATCH_CALL(batch, e, "rseq", SYS_rseq, thread->rseq_address, thread->rseq_size,
+                 thread->rseq_flags, thread->rseq_signature) < 0)
     return -1;
-  return set_altstack(thread, tracee, e);
+  return set_altstack(thread, batch, e);
 }
 
 int rebuild_thread_state(struct rebuilt *which, size_t index, struct err *e)
 {
   const struct thread *thread = &which->process->threads[index];
   struct tracee *tracee = &which->threads[index];
+  struct batch batch = {.tracee = tracee};
 
-  if (set_name(thread, tracee, e) < 0 || set_pointers(thread, tracee, e) < 0 ||
-      call(tracee, e, "timer slack", NULL, SYS_prctl, PR_SET_TIMERSLACK, thread->timer_slack, 0, 0,
-           0, 0) < 0 ||
-      set_scheduling(thread, tracee->tid, e) < 0 ||
+  if (set_name(thread, &batch, e) < 0 || set_pointers(thread, &batch, e) < 0 ||
+      BATCH_CALL(&batch, e, "timer slack", SYS_prctl, PR_SET_TIMERSLACK, thread->timer_slack) < 0 ||
+      batch_run(&batch, e) < 0 || set_scheduling(thread, tracee->tid, e) < 0 ||
       rebuild_credentials(&which->process->credentials, tracee, e) < 0)
     return -1;
-  /* A change of credentials clears it, so it comes last. */
-  return call(tracee, e, "parent death signal", NULL, SYS_prctl, PR_SET_PDEATHSIG,
-              (uint64_t)thread->parent_death_signal, 0, 0, 0, 0);
+  /* A change of credentials clears it, so it comes last. A new thread has none. */
+  return index && thread->parent_death_signal == 0
+             ? 0
+             : call(tracee, e, "parent death signal", NULL, SYS_prctl, PR_SET_PDEATHSIG,
+                    (uint64_t)thread->parent_death_signal, 0, 0, 0, 0);
 }
 
 static struct user_regs_struct to_user_regs(const struct registers *r)

@@ -205,6 +205,7 @@ int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count,
 {
   uint64_t area =
       tracee_scratch(tracee) + TRACEE_SCRATCH_SIZE - REMOTE_BATCH_LIMIT * sizeof(*calls);
+  const uint64_t all = ~UINT64_C(0);
   struct user_regs_struct regs;
 
   if (count == 0)
@@ -223,6 +224,9 @@ int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count,
     return -1;
   if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
     return err_sys(e, "thread %d: registers", tracee->tid);
+  /* The trap has unblocked its signal. */
+  if (ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(all), &all) < 0)
+    return err_sys(e, "thread %d: set signal mask", tracee->tid);
   if (regs.r12 >= count)
     return err_set(e, "pid %d: a batch of system calls went astray", tracee->pid);
   count -= regs.r12;

@@ -51,7 +51,8 @@ int remote_adopt(struct tracee *child, uint64_t base, struct err *e);
 
 /*
  * Runs up to REMOTE_BATCH_LIMIT calls with one stop; it ends early behind the first that fails.
- * Uses the last quarter of the scratch memory. Only for tracees that die with their tracer.
+ * Uses the last quarter of the scratch memory. Only for tracees that die with their tracer, and
+ * before their signal actions are set: it ends in a trap, which puts back SIGTRAP's.
  * Returns how many ran (the last of these may have failed), -1 with e set.
  */
 int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e);
