@@ -137,16 +137,23 @@ static int fill_process(const struct rebuild *rebuild, const struct rebuilt *whi
              : 1;
 }
 
+/* /proc/PID/mem writes to what the process itself may not. */
 int rebuild_fill_by_force(const struct rebuilt *which, const struct frame *frame,
                           const void *payload, struct err *e)
 {
+  pid_t pid = which->threads[0].pid;
+  AUTO_FREE char *path = io_format(e, "/proc/%d/mem", pid);
+  AUTO_CLOSE int fd = path ? open(path, O_WRONLY | O_CLOEXEC) : -1;
   struct pieces pieces;
 
+  if (fd < 0)
+    return path ? err_sys(e, "%s", path) : -1;
   collect(which->mm, frame, payload, &pieces);
   for (unsigned i = 0; i < pieces.count; i++) {
-    if (tracee_write(&which->threads[0], (uint64_t)pieces.remote[i].iov_base,
-                     pieces.local[i].iov_base, pieces.local[i].iov_len, e) < 0)
-      return err_prefix(e, "pid %d: fill", which->process->pid);
+    uint64_t address = (uint64_t)pieces.remote[i].iov_base;
+
+    if (io_pwrite(fd, pieces.local[i].iov_base, pieces.local[i].iov_len, (off_t)address) < 0)
+      return err_sys(e, "pid %d: memory at 0x%" PRIx64, pid, address);
   }
   return 0;
 }
