@@ -136,21 +136,21 @@ restore() { close_others ckpt-restore --root "$reg" "$@" </dev/null; }
 @test "--check lists all that stands against it at once, and touches nothing" {
   run_detached odd python3 -c '
 import socket, os, time
-pair = socket.socketpair()
-os.mkfifo("'"$tmp"'/fifo")
-fifo = os.open("'"$tmp"'/fifo", os.O_RDWR)
+netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+process = os.pidfd_open(os.getpid())
 open("'"$tmp"'/odd-ready", "w")
 time.sleep(1000)'
   eventually test -e "$tmp/odd-ready"
   run checkpoint --check odd
   [ "$status" -eq 1 ]
   [ "${#lines[@]}" -eq 3 ]
-  [[ $output == *"fd 3 (socket:"*"fd 4 (socket:"*"fd 5 ($tmp/fifo)"* ]]
+  [[ $output == *"fd 3 (socket:"*"fd 4 (socket:"*"fd 5 (pidfd)"* ]]
   checkpoint --check --json odd >"$tmp/json" || true
   jq -e 'length == 3 and all(.[]; .pid > 0 and .object != "" and .reason != "")' "$tmp/json"
   run checkpoint --image-path "$tmp/image" odd
   [ "$status" -eq 1 ]
-  [[ $output == *"fd 3 (socket:"*"fd 4 (socket:"*"fd 5 ($tmp/fifo)"* ]]
+  [[ $output == *"fd 3 (socket:"*"fd 4 (socket:"*"fd 5 (pidfd)"* ]]
   [ ! -e "$tmp/image" ]
   run checkpoint --check web
   [ "$status" -eq 0 ] && [ -z "$output" ]

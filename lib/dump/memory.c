@@ -102,6 +102,7 @@ static int to_vma(struct capture *capture, pid_t pid, const struct proc_map *map
               (map->perms[2] == 'x' ? PROT_EXEC : 0u);
   vma->flags = map->perms[3] == 's' ? MAP_SHARED : MAP_PRIVATE;
   vma->huge = map->huge_kib > 0;
+  vma->key = map->key;
   if (special) {
     vma->special = strdup(special);
     return vma->special ? 0 : err_sys(e, "mapping");

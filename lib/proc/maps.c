@@ -69,6 +69,8 @@ static int add_line(struct proc_maps *maps, char *line, struct err *e)
     snprintf(map->flags, sizeof(map->flags), "%s ", line + 9);
   else if (strncmp(line, "AnonHugePages:", 14) == 0)
     map->huge_kib = strtoull(line + 14, NULL, 10);
+  else if (strncmp(line, "ProtectionKey:", 14) == 0)
+    map->key = (uint32_t)strtoul(line + 14, NULL, 10);
   return 0;
 }
 

@@ -75,6 +75,7 @@ struct proc_map {
   uint64_t inode;
   char *name;        /* "" for anonymous memory; with " (deleted)" where the kernel says so */
   uint64_t huge_kib; /* AnonHugePages */
+  uint32_t key;      /* ProtectionKey */
   char flags[160];   /* VmFlags: two-letter words, each followed by a space */
 };
 struct proc_maps {

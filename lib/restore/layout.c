@@ -403,7 +403,8 @@ static int lay_out(struct rebuild *rebuild, struct rebuilt *which, struct err *e
 
   if (!numbers)
     return err_sys(e, "files");
-  if (send_files(rebuild, which, numbers, e) < 0 || clear_ground(rebuild, which, &batch, e) < 0)
+  if (rebuild_keys(which, e) < 0 || send_files(rebuild, which, numbers, e) < 0 ||
+      clear_ground(rebuild, which, &batch, e) < 0)
     return -1;
   for (size_t i = 0; i < which->mm->vma_count; i++) {
     if (!which->mm->vmas[i].special && make_mapping(rebuild, which, &batch, i, numbers, e) < 0)
@@ -463,7 +464,9 @@ static int seal_vma(struct batch *batch, const struct vma *vma, struct err *e)
                    (uint64_t)late_advice[i].madvise) < 0)
       return -1;
   }
-  return lock_vma(batch, vma, e) < 0 ? -1 : name_vma(batch, vma, e);
+  if (rebuild_key_of(batch, vma, e) < 0 || lock_vma(batch, vma, e) < 0)
+    return -1;
+  return name_vma(batch, vma, e);
 }
 
 int rebuild_seal(struct rebuild *rebuild, struct rebuilt *which, struct err *e)

@@ -120,6 +120,10 @@ struct batch;
 int layout_page_size(struct batch *batch, const struct vma *vma, uint64_t start, uint64_t end,
                      struct err *e);
 
+/* keys.c: takes the process's keys of protection; gives a mapping its own. */
+int rebuild_keys(struct rebuilt *which, struct err *e);
+int rebuild_key_of(struct batch *batch, const struct vma *vma, struct err *e);
+
 /* segments.c: a mapping that is (part of) an attachment of System V shared memory. */
 bool rebuild_is_segment(const struct rebuild *rebuild, const struct vma *vma);
 int rebuild_segment(struct rebuild *rebuild, struct rebuilt *which, struct batch *batch,

@@ -18,17 +18,10 @@ static const struct field checkpoint_fields[] = {
 };
 
 static const struct field vma_fields[] = {
-    F_HEX(struct vma, start),
-    F_HEX(struct vma, end),
-    F_UNSIGNED(struct vma, prot),
-    F_HEX(struct vma, flags),
-    F_UNSIGNED(struct vma, file),
-    F_HEX(struct vma, offset),
-    F_STRING(struct vma, special),
-    F_STRING(struct vma, name),
-    F_HEX(struct vma, advice),
-    F_BOOL(struct vma, huge),
-    F_END,
+    F_HEX(struct vma, start),      F_HEX(struct vma, end),       F_UNSIGNED(struct vma, prot),
+    F_HEX(struct vma, flags),      F_UNSIGNED(struct vma, file), F_HEX(struct vma, offset),
+    F_STRING(struct vma, special), F_STRING(struct vma, name),   F_HEX(struct vma, advice),
+    F_BOOL(struct vma, huge),      F_UNSIGNED(struct vma, key),  F_END,
 };
 
 static const struct field mm_fields[] = {
@@ -454,6 +447,9 @@ static int check_mm(const struct tree *tree, const struct mm *mm, struct err *e)
       return err_set(e, "space %u: mapping at 0x%lx: its range is impossible", mm->id,
                      (unsigned long)vma->start);
     end = vma->end;
+    if (vma->key >= 16) /* 4 bits of a page table entry */
+      return err_set(e, "space %u: mapping at 0x%lx: key of protection %u is none", mm->id,
+                     (unsigned long)vma->start, vma->key);
     if (vma->file && !tree_file(tree, vma->file))
       return err_set(e, "space %u: mapping at 0x%lx: file %u is not there", mm->id,
                      (unsigned long)vma->start, vma->file);

@@ -38,6 +38,7 @@ struct vma {
   char *name;      /* PR_SET_VMA_ANON_NAME, or NULL */
   uint64_t advice; /* VMA_* below */
   bool huge;       /* had huge pages at the dump */
+  uint32_t key;    /* of protection (pkeys(7)); 0: none */
 };
 
 /* What mmap(2), madvise(2) and mlock(2) have set on a VMA: VmFlags of /proc/PID/smaps. */
