@@ -341,6 +341,7 @@ static void fill_tree(struct tree *tree, int byte)
 {
   FILL(&tree->checkpoint, byte);
   tree->checkpoint.own_pidns = byte & 1;
+  tree->checkpoint.own_userns = byte & 1;
   tree->checkpoint.id = some_string(4);
   tree->checkpoint.runtime = byte ? some_string(1) : NULL;
   tree->checkpoint.kernel = some_string(0);

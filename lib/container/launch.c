@@ -112,6 +112,7 @@ int launch_run(const struct launch *launch, struct err *e)
 {
   AUTO_CLOSE int gate = -1, report = -1, child_gate = -1, child_report = -1;
   AUTO_CLOSE int reserved = container_reserve(launch->registry, launch->id, e);
+  const struct sandbox_ids self = {geteuid(), getegid()}; /* users are the caller's */
   struct child child = {.launch = launch};
   int ends[2];
   int result;
@@ -127,7 +128,7 @@ int launch_run(const struct launch *launch, struct err *e)
     return err_sys(e, "pipe");
   report = ends[0];
   child.report = child_report = ends[1];
-  pid = sandbox_clone(run_command, &child, e);
+  pid = sandbox_clone(geteuid() == 0 ? NULL : &self, run_command, &child, e);
   if (pid < 0) {
     container_forget(launch->registry, launch->id, &(struct err){""});
     return -1;

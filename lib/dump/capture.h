@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "dump/dump.h"
 #include "object/object.h"
+#include "proc/pagemap.h"
 #include "proc/proc.h"
 #include "state/model.h"
 #include "stream/stream.h"
@@ -56,6 +57,21 @@ struct known_file {
   uint32_t flags;
 };
 
+/*
+ * Part of a memory object that nobody has a descriptor of and that we may not open: it is read
+ * where a process has it mapped.
+ */
+struct mapped_part {
+  dev_t device;
+  ino_t inode;
+  pid_t pid;
+  uint64_t start;        /* address in the process */
+  uint64_t offset, end;  /* in the object */
+  bool last;             /* the object has nothing behind it */
+  struct page_run *runs; /* what exists of it; start and end are offsets in the object */
+  size_t run_count;
+};
+
 struct capture {
   const struct dump_options *options;
   struct source *sources;
@@ -63,12 +79,15 @@ struct capture {
   size_t depth;                 /* index of the tree's pid namespace in NSpid lists */
   struct proc_idmap uids, gids; /* of the tree's user namespace */
   int root;                     /* the root directory of a runtime's container; -1 for others */
+  bool own_userns;              /* which is not ours */
   char *cgroup; /* a container's directory; its members belong to the tree. NULL: none */
   bool thawed;  /* it stood frozen, and must again when we let it go */
   struct tree tree;
   struct known_file *known;
   size_t known_count;
   uint32_t last_space;
+  struct mapped_part *parts;
+  size_t part_count;
   struct object_dump objects;
   const char *own_namespaces[8]; /* kinds of those in which nobody but the tree is */
   size_t own_namespace_count;
@@ -146,6 +165,21 @@ int capture_contents(struct capture *capture, const char *point, int upper, stru
 /* files.c: a new file of the model that nobody has open. */
 struct file *capture_new_file(struct capture *capture, const struct object_type *type,
                               struct err *e);
+
+/* The same of a mapped file. */
+int capture_visit_mapping(struct capture *capture, pid_t pid, const struct proc_map *map, int local,
+                          source_visitor *visit, void *context, struct err *e);
+
+/*
+ * mapped.c: without the privilege to open /proc/PID/map_files. What the file behind a mapping is,
+ * as stat(2) tells, if its path still leads to it; else only its device and inode are filled in.
+ */
+void mapped_stat(pid_t pid, const struct proc_map *map, const char *link, struct stat *found);
+/* Notes a mapping of a memory object in a process that is ready for remote calls. */
+int mapped_take(struct capture *capture, pid_t pid, const struct proc_map *map, struct err *e);
+/* All are noted: fills in sizes; refuses objects that are not whole. */
+int mapped_finish(struct capture *capture, struct err *e);
+void mapped_free(struct capture *capture);
 
 /*
  * memory.c: what only the stopped process tells of its memory, and its mappings if there is an

@@ -3,9 +3,12 @@
  * person sees them all at once.
  */
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "dump/capture.h"
+#include "tracee/seccomp.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/seccomp.h>
 #include <stdio.h>
@@ -31,6 +34,62 @@ int capture_obstacle(struct capture *capture, pid_t pid, const char *object, con
     return 0;
   }
   return obstacle ? json_array_append_new(capture->obstacles, obstacle) : -1;
+}
+
+/*
+ * Whom we may not trace we cannot even look at (ptrace(2), "Ptrace access mode checking"). 1: it
+ * can be looked at.
+ */
+static int check_access(struct capture *capture, const struct source *source)
+{
+  AUTO_FREE char *path = io_format(&(struct err){""}, "/proc/%d/mem", source->pid);
+  AUTO_CLOSE int memory = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+  uint32_t user = source->status.uid[0];
+  struct err why = {""};
+
+  if (memory >= 0 || (errno != EACCES && errno != EPERM))
+    return path ? 1 : -1;
+  if (user != geteuid())
+    err_set(&why,
+            "cannot be checkpointed: it runs as user %u, and we are user %u; checkpoint it as that "
+            "user, or as root",
+            user, geteuid());
+  else
+    err_set(&why,
+            "cannot be checkpointed: it may not be traced: it has more privileges than we, or "
+            "has made itself undumpable (PR_SET_DUMPABLE); checkpoint it as root");
+  return capture_obstacle(capture, source->pid, "process", &why);
+}
+
+/* Filters forbid calls of ours, too, unless they may rest. */
+static int check_filters(struct capture *capture, const struct source *source)
+{
+  struct err why = {""};
+
+  if (source->status.seccomp == SECCOMP_MODE_DISABLED)
+    return 0;
+  if (source->status.seccomp == SECCOMP_MODE_STRICT)
+    err_set(&why, "cannot be checkpointed: strict seccomp is not supported; use a filter");
+  else if (!seccomp_can_suspend())
+    err_set(&why, "cannot be checkpointed: it is under a seccomp filter, which only root can "
+                  "suspend and read; checkpoint it as root, or run it without");
+  return why.text[0] ? capture_obstacle(capture, source->pid, "process", &why) : 0;
+}
+
+/* Restoring makes a user namespace like that of ckpt-run: of one user and one group. */
+static int check_user_namespace(struct capture *capture)
+{
+  pid_t root = capture->sources[0].pid;
+  struct err why = {""};
+
+  capture->own_userns = proc_namespace_differs(root, getpid(), "user", &why) > 0;
+  if (!capture->own_userns || capture->options->runtime ||
+      (capture->uids.count == 1 && capture->uids.ranges[0].count == 1 && capture->gids.count == 1 &&
+       capture->gids.ranges[0].count == 1))
+    return 0;
+  err_set(&why, "cannot be checkpointed: its user namespace has more than one user or group, and "
+                "no container runtime to make another such; run it with ckpt-run");
+  return capture_obstacle(capture, root, "process", &why);
 }
 
 /* The tree comes back in one set of namespaces, its root's. */
@@ -77,11 +136,7 @@ static int check_process(struct capture *capture, struct source *source)
     if (capture_obstacle(capture, source->pid, "process", &why) < 0)
       return -1;
   }
-  if (source->status.seccomp == SECCOMP_MODE_STRICT) {
-    err_set(&why, "cannot be checkpointed: strict seccomp is not supported; use a filter");
-    return capture_obstacle(capture, source->pid, "process", &why);
-  }
-  return 0;
+  return check_filters(capture, source);
 }
 
 /* context: how it is called in an obstacle; NULL: as its type and name say. */
@@ -134,7 +189,6 @@ static int check_maps(struct capture *capture, const struct source *source, stru
   for (size_t i = 0; i < maps.count; i++) {
     const struct proc_map *map = &maps.maps[i];
     char name[PATH_MAX + 64];
-    char link[64];
     struct err why = {""};
 
     snprintf(name, sizeof(name), "mapping at 0x%lx (%s)", (unsigned long)map->start, map->name);
@@ -147,9 +201,7 @@ static int check_maps(struct capture *capture, const struct source *source, stru
         (last && map->inode == last->inode && map->device == last->device))
       continue;
     last = map; /* the parts of a library stand one after the other */
-    snprintf(link, sizeof(link), "map_files/%lx-%lx", (unsigned long)map->start,
-             (unsigned long)map->end);
-    if (capture_visit(capture, source->pid, -1, -1, link, visit_object, name, e) < 0 &&
+    if (capture_visit_mapping(capture, source->pid, map, -1, visit_object, name, e) < 0 &&
         errno != ENOENT && errno != ESRCH)
       return -1;
   }
@@ -176,10 +228,15 @@ int capture_check(struct capture *capture, struct err *e)
     return -1;
   for (size_t i = 0; i < capture->source_count; i++) {
     struct source *source = &capture->sources[i];
+    int accessible = source->zombie ? 0 : check_access(capture, source);
 
-    if (source->zombie)
+    if (accessible < 0)
+      return err_set(e, "out of memory");
+    if (!accessible)
       continue;
     if (check_process(capture, source) < 0)
+      return err_set(e, "out of memory");
+    if (i == 0 && check_user_namespace(capture) < 0)
       return err_set(e, "out of memory");
     if (check_descriptors(capture, source, e) < 0 || check_maps(capture, source, e) < 0 ||
         check_links(capture, source, e) < 0)

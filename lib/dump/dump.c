@@ -127,6 +127,7 @@ static void capture_free(struct capture *capture)
     cleanup_close(&capture->known[i].local);
   free(capture->known);
   cleanup_close(&capture->root);
+  mapped_free(capture);
   free(capture->cgroup);
   tree_free(&capture->tree);
   json_decref(capture->obstacles);

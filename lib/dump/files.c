@@ -14,7 +14,8 @@
 
 /* Fills what /proc shows of it, and hands it to the visitor. */
 static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *name, int local,
-                        source_visitor *visit, void *context, struct err *e)
+                        const struct proc_map *map, source_visitor *visit, void *context,
+                        struct err *e)
 {
   AUTO_FREE char *fdinfo = NULL;
   char path[PATH_MAX];
@@ -29,8 +30,11 @@ static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *
   if (proc_link(pid, object_name, link, sizeof(link), e) != 0)
     return -1;
   snprintf(path, sizeof(path), "/proc/%d/%s", pid, object_name);
-  if (stat(path, &object.stat) < 0)
-    return err_sys(e, "%s", path);
+  if (map && local >= 0 ? fstat(local, &object.stat) < 0 : stat(path, &object.stat) < 0) {
+    if (!map || errno != EPERM)
+      return err_sys(e, "%s", path);
+    mapped_stat(pid, map, link, &object.stat);
+  }
   if (fd >= 0) {
     snprintf(object_name, sizeof(object_name), "fdinfo/%d", fd);
     if (proc_text(pid, object_name, &fdinfo, NULL, e) != 0)
@@ -51,7 +55,17 @@ int capture_visit(struct capture *capture, pid_t pid, int pidfd, int fd, const c
     if (local < 0)
       return err_sys(e, "pid %d fd %d", pid, fd);
   }
-  return visit_opened(capture, pid, fd, name, local, visit, context, e);
+  return visit_opened(capture, pid, fd, name, local, NULL, visit, context, e);
+}
+
+int capture_visit_mapping(struct capture *capture, pid_t pid, const struct proc_map *map, int local,
+                          source_visitor *visit, void *context, struct err *e)
+{
+  char name[64];
+
+  snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)map->start,
+           (unsigned long)map->end);
+  return visit_opened(capture, pid, -1, name, local, map, visit, context, e);
 }
 
 static bool is_memory(const struct object_type *type)
@@ -314,6 +328,30 @@ static bool is_memory_name(const char *name)
          strncmp(name, "[anon_shmem:", 12) == 0;
 }
 
+/* A descriptor of what a process maps; -1 when we may not have one. */
+static int open_mapped(pid_t pid, const struct proc_map *map, uint32_t flags)
+{
+  char path[96];
+
+  snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", pid, (unsigned long)map->start,
+           (unsigned long)map->end);
+  return open(path, (int)flags | O_CLOEXEC);
+}
+
+/* Memory may also have a descriptor in the tree, which we have taken. */
+static int open_memory(const struct capture *capture, pid_t pid, const struct proc_map *map)
+{
+  int fd = open_mapped(pid, map, O_RDWR);
+
+  for (size_t i = 0; i < capture->known_count && fd < 0; i++) {
+    const struct known_file *known = &capture->known[i];
+
+    if (known->local >= 0 && known->device == map->device && known->inode == map->inode)
+      fd = fcntl(known->local, F_DUPFD_CLOEXEC, 0);
+  }
+  return fd;
+}
+
 bool capture_map_is_object(const struct proc_map *map)
 {
   return is_memory_name(map->name) || is_segment_name(map->name);
@@ -325,19 +363,15 @@ int capture_mapped(struct capture *capture, pid_t pid, const struct proc_map *ma
   bool writes = map->perms[3] == 's' && proc_map_has_flag(map, "mw");
   bool memory = is_memory_name(map->name);
   struct mapping_context mapping = {.flags = writes || memory ? O_RDWR : O_RDONLY};
-  AUTO_CLOSE int local = -1;
-  char name[64];
-  char path[96];
+  bool segment = is_segment_name(map->name);
+  AUTO_CLOSE int local = segment  ? open_mapped(pid, map, mapping.flags)
+                         : memory ? open_memory(capture, pid, map)
+                                  : -1;
 
-  snprintf(name, sizeof(name), "map_files/%lx-%lx", (unsigned long)map->start,
-           (unsigned long)map->end);
-  snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-  if (memory || is_segment_name(map->name)) {
-    local = open(path, (int)mapping.flags | O_CLOEXEC);
-    if (local < 0)
-      return err_sys(e, "%s", path);
-  }
-  if (visit_opened(capture, pid, -1, name, local, visit_mapping, &mapping, e) < 0)
+  if (segment && local < 0)
+    return err_sys(e, "map_files");
+  if ((memory && local < 0 && mapped_take(capture, pid, map, e) < 0) ||
+      capture_visit_mapping(capture, pid, map, local, visit_mapping, &mapping, e) < 0)
     return -1;
   *id = mapping.id;
   return 0;

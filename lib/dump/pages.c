@@ -204,9 +204,30 @@ static int emit_process(struct emitter *emitter, const struct mm *mm, struct err
   return finish(emitter, e);
 }
 
-/* One window of a shared object, padded with zeros behind its end. */
-static int emit_window(struct emitter *emitter, int fd, uint64_t offset, uint64_t end,
+/* Where a shared object is read: by a descriptor, or for fd -1 where a process maps part of it. */
+struct object {
+  int fd;
+  const struct mapped_part *part;
+};
+
+static int read_object(const struct object *object, uint8_t *buffer, size_t size, uint64_t offset,
                        struct err *e)
+{
+  const struct mapped_part *part = object->part;
+  ssize_t n;
+
+  if (object->fd < 0)
+    return tracee_read(&(struct tracee){.pid = part->pid}, part->start + (offset - part->offset),
+                       buffer, size, e);
+  n = io_pread(object->fd, buffer, size, (off_t)offset);
+  if (n != (ssize_t)size)
+    return n < 0 ? err_sys(e, "read") : err_set(e, "shared memory shrank");
+  return 0;
+}
+
+/* One window of a shared object, padded with zeros behind its end. */
+static int emit_window(struct emitter *emitter, const struct object *object, uint64_t offset,
+                       uint64_t end, struct err *e)
 {
   uint64_t window = offset & ~(uint64_t)(EXTENT_SIZE - 1);
   uint64_t padded = (end + PAGE_SIZE_X86 - 1) & ~(uint64_t)(PAGE_SIZE_X86 - 1);
@@ -218,20 +239,34 @@ static int emit_window(struct emitter *emitter, int fd, uint64_t offset, uint64_
       .present = mask(window, offset, padded),
       .payload = stream_slot(emitter->writer),
   };
-  ssize_t n;
 
   frame.stored = frame.present;
   frame.length = frame_raw_length(&frame);
   memset((uint8_t *)stream_slot(emitter->writer) + (end - offset), 0, padded - end);
-  n = io_pread(fd, stream_slot(emitter->writer), end - offset, (off_t)offset);
-  if (n != (ssize_t)(end - offset))
-    return n < 0 ? err_sys(e, "read") : err_set(e, "shared memory shrank");
+  if (read_object(object, stream_slot(emitter->writer), end - offset, offset, e) < 0)
+    return -1;
   emitter->capture->memory_bytes += frame.length;
   return stream_write(emitter->writer, &frame, e);
 }
 
-static int emit_object(struct emitter *emitter, int fd, uint64_t size, struct err *e)
+static int emit_range(struct emitter *emitter, const struct object *object, uint64_t from,
+                      uint64_t to, struct err *e)
 {
+  for (uint64_t at = from; at < to;) {
+    uint64_t end = (at | (EXTENT_SIZE - 1)) + 1;
+
+    end = end < to ? end : to;
+    if (emit_window(emitter, object, at, end, e) < 0)
+      return -1;
+    at = end;
+  }
+  return 0;
+}
+
+static int emit_opened(struct emitter *emitter, int fd, uint64_t size, struct err *e)
+{
+  const struct object object = {.fd = fd};
+
   for (uint64_t at = 0; at < size;) {
     off_t data = lseek(fd, (off_t)at, SEEK_DATA);
     off_t hole;
@@ -244,29 +279,60 @@ static int emit_object(struct emitter *emitter, int fd, uint64_t size, struct er
     /* Blocks of a file system may be smaller than pages. */
     data &= ~(off_t)(PAGE_SIZE_X86 - 1);
     hole = (hole + PAGE_SIZE_X86 - 1) & ~(off_t)(PAGE_SIZE_X86 - 1);
-    for (at = (uint64_t)data; at < (uint64_t)hole && at < size;) {
-      uint64_t end = (at | (EXTENT_SIZE - 1)) + 1;
-
-      end = end < (uint64_t)hole ? end : (uint64_t)hole;
-      end = end < size ? end : size;
-      if (emit_window(emitter, fd, at, end, e) < 0)
-        return -1;
-      at = end;
-    }
-    at = (uint64_t)hole;
+    at = (uint64_t)hole < size ? (uint64_t)hole : size;
+    if (emit_range(emitter, &object, (uint64_t)data, at, e) < 0)
+      return -1;
   }
   return 0;
 }
 
-/* A description of our own: seeking would move the target's position. */
-static int open_content(const struct capture *capture, size_t index, struct err *e)
+/* Parts stand in the order of their offsets, and may overlap. */
+static int emit_mapped(struct emitter *emitter, const struct known_file *known, struct err *e)
 {
+  const struct capture *capture = emitter->capture;
+  uint64_t done = 0;
+
+  for (size_t i = 0; i < capture->part_count; i++) {
+    const struct mapped_part *part = &capture->parts[i];
+    const struct object object = {.fd = -1, .part = part};
+
+    if (part->device != known->device || part->inode != known->inode)
+      continue;
+    for (size_t k = 0; k < part->run_count; k++) {
+      uint64_t from = part->runs[k].start > done ? part->runs[k].start : done;
+
+      if (emit_range(emitter, &object, from, part->runs[k].end, e) < 0)
+        return -1;
+    }
+    done = part->end > done ? part->end : done;
+  }
+  return 0;
+}
+
+/* Our descriptor of any file of the space; -1: none. */
+static int space_descriptor(const struct capture *capture, uint32_t space)
+{
+  for (size_t i = 0; i < capture->tree.file_count; i++) {
+    if (capture->tree.files[i].space == space && capture->known[i].local >= 0)
+      return capture->known[i].local;
+  }
+  return -1;
+}
+
+static int emit_space(struct emitter *emitter, size_t index, struct err *e)
+{
+  struct capture *capture = emitter->capture;
   const struct file *file = &capture->tree.files[index];
   const struct object_type *type = object_type_by_name(file->type);
+  int local = space_descriptor(capture, file->space);
+  AUTO_CLOSE int fd = -1;
 
-  if (type->open)
-    return type->open(capture->root, file, O_RDONLY | O_NOATIME, e);
-  return object_reopen(capture->known[index].local, 0 /* O_RDONLY */, e);
+  if (!type->open && local < 0)
+    return emit_mapped(emitter, &capture->known[index], e);
+  /* A description of our own: seeking would move the target's position. */
+  fd = type->open ? type->open(capture->root, file, O_RDONLY | O_NOATIME, e)
+                  : object_reopen(local, 0 /* O_RDONLY */, e);
+  return fd < 0 ? -1 : emit_opened(emitter, fd, file->size, e);
 }
 
 static int emit_objects(struct emitter *emitter, struct err *e)
@@ -276,13 +342,11 @@ static int emit_objects(struct emitter *emitter, struct err *e)
 
   for (size_t i = 0; i < capture->tree.file_count; i++) {
     const struct file *file = &capture->tree.files[i];
-    AUTO_CLOSE int fd = -1;
 
     if (file->space <= done)
       continue;
     done = emitter->space = file->space;
-    fd = open_content(capture, i, e);
-    if (fd < 0 || emit_object(emitter, fd, file->size, e) < 0)
+    if (emit_space(emitter, i, e) < 0)
       return err_prefix(e, "file %u (%s)", file->id, file->type);
   }
   return 0;

@@ -21,6 +21,7 @@ static int take_checkpoint(struct capture *capture, struct err *e)
   checkpoint->id = capture->options->id ? strdup(capture->options->id) : NULL;
   checkpoint->root = root->status.ns_pid[capture->depth];
   checkpoint->own_pidns = capture->depth > 0 && checkpoint->root == 1;
+  checkpoint->own_userns = capture->own_userns && !capture->options->runtime;
   checkpoint->runtime = capture->options->runtime ? strdup(capture->options->runtime) : NULL;
   if (!checkpoint->kernel || (capture->options->id && !checkpoint->id) ||
       (capture->options->runtime && !checkpoint->runtime))
@@ -140,6 +141,8 @@ int capture_state(struct capture *capture, struct err *e)
   }
   if (known)
     sched_setaffinity(0, sizeof(before), &before);
+  if (result == 0)
+    result = mapped_finish(capture, e);
   if (result == 0)
     result = capture_mounts(capture, e);
   if (result == 0)

@@ -107,9 +107,9 @@ static int new_shmem(const struct file *file, const struct detail *detail, struc
 {
   char path[64];
   void *map;
+  int cause;
   int fd;
 
-  (void)detail;
   if (file->size == 0)
     return err_set(e, "shared memory without size");
   map = mmap(NULL, file->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -119,10 +119,12 @@ static int new_shmem(const struct file *file, const struct detail *detail, struc
   snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)map,
            (unsigned long)map + ((file->size + 4095) & ~UINT64_C(4095)));
   fd = open(path, O_RDWR | O_CLOEXEC);
-  if (fd < 0)
-    err_sys(e, "%s", path);
+  cause = errno;
   munmap(map, file->size);
-  return fd;
+  if (fd < 0 && cause == EPERM)
+    return new_memfd(file, detail, e); /* an ordinary user's: the same but for its name in maps */
+  errno = cause;
+  return fd < 0 ? err_sys(e, "%s", path) : fd;
 }
 
 static int restore(struct object_restore *restore, const struct file *file, struct err *e)

@@ -71,6 +71,8 @@ static int add_line(struct proc_maps *maps, char *line, struct err *e)
     map->huge_kib = strtoull(line + 14, NULL, 10);
   else if (strncmp(line, "ProtectionKey:", 14) == 0)
     map->key = (uint32_t)strtoul(line + 14, NULL, 10);
+  else if (strncmp(line, "Swap:", 5) == 0)
+    map->swap_kib = strtoull(line + 5, NULL, 10);
   return 0;
 }
 

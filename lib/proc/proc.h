@@ -76,6 +76,7 @@ struct proc_map {
   char *name;        /* "" for anonymous memory; with " (deleted)" where the kernel says so */
   uint64_t huge_kib; /* AnonHugePages */
   uint32_t key;      /* ProtectionKey */
+  uint64_t swap_kib; /* Swap: of shared memory, what the object has there in this range */
   char flags[160];   /* VmFlags: two-letter words, each followed by a space */
 };
 struct proc_maps {

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proc/proc.h"
 #include "restore/batch.h"
 
 #include <errno.h>
@@ -68,12 +69,23 @@ static int write_proc(pid_t pid, const char *name, const char *text, struct err 
   return io_write_file(AT_FDCWD, path, text, e);
 }
 
+/* Only what differs is changed: an ordinary user may not make the score smaller. */
+static int set_oom_score(const struct process *process, pid_t pid, struct err *e)
+{
+  AUTO_FREE char *now = NULL;
+  char text[32];
+
+  snprintf(text, sizeof(text), "%d\n", process->oom_score_adj);
+  if (proc_text(pid, "oom_score_adj", &now, NULL, e) != 0)
+    return -1;
+  return strcmp(now, text) == 0 ? 0 : write_proc(pid, "oom_score_adj", text, e);
+}
+
 static int set_proc_files(const struct process *process, pid_t pid, struct err *e)
 {
   char text[32];
 
-  snprintf(text, sizeof(text), "%d", process->oom_score_adj);
-  if (write_proc(pid, "oom_score_adj", text, e) < 0)
+  if (set_oom_score(process, pid, e) < 0)
     return -1;
   snprintf(text, sizeof(text), "0x%" PRIx64, process->coredump_filter);
   return write_proc(pid, "coredump_filter", text, e);

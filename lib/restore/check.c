@@ -2,6 +2,7 @@
 #include "restore/rebuild.h"
 
 #include "base/cleanup.h"
+#include "tracee/seccomp.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -28,6 +29,33 @@ static int check_pid(int32_t pid, struct err *e)
   if (kill(pid, 0) == 0 || errno != ESRCH)
     return err_set(e, "pid %d is in use; end that process or restore into a new pid namespace",
                    pid);
+  return 0;
+}
+
+/* Whose tree it was decides who can restore it, and in what namespaces. */
+static int check_user(const struct rebuild *rebuild, struct err *e)
+{
+  const struct tree *tree = &rebuild->tree;
+  const struct credentials *owner = &tree->processes[0].credentials;
+  uid_t user = geteuid();
+
+  for (size_t i = 0; i < tree->process_count; i++) {
+    if (tree->processes[i].filter_count && !seccomp_can_suspend())
+      return err_set(e, "pid %d: was under a seccomp filter, which only root can restore",
+                     tree->processes[i].pid);
+  }
+  if (tree->checkpoint.runtime)
+    return 0;
+  if (tree->checkpoint.own_userns && !tree->checkpoint.own_pidns)
+    return err_set(e, "the tree was in a user namespace, but not in a pid namespace of its own");
+  if (tree->checkpoint.own_userns && user == 0)
+    return err_set(e,
+                   "the tree was an ordinary user's, in a user namespace; restore it as that user "
+                   "(user %u in it)",
+                   owner->euid);
+  if (tree->checkpoint.own_pidns && !tree->checkpoint.own_userns && user != 0)
+    return err_set(e, "the tree was not in a user namespace, so that only root can restore it; an "
+                      "ordinary user can restore what he has run with ckpt-run");
   return 0;
 }
 
@@ -124,7 +152,7 @@ int rebuild_check(struct rebuild *rebuild, struct err *e)
   if (tree->process_count == 0 || tree->processes[0].pid != tree->checkpoint.root)
     return err_set(e, "the image does not begin with its root process");
   if (check_place(rebuild, e) < 0 || check_machine(&tree->checkpoint, e) < 0 ||
-      check_pids(rebuild, e) < 0)
+      check_user(rebuild, e) < 0 || check_pids(rebuild, e) < 0)
     return -1;
   return object_check_complete(tree, e) < 0 ? -1 : choose_control_fd(rebuild, e);
 }

@@ -14,12 +14,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/pidfd.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -96,6 +98,29 @@ struct seedling {
   int gate[2]; /* a byte from the tracer opens it */
 };
 
+/*
+ * The first of a user namespace has all capabilities in it until it executes a program. Ambient
+ * ones stay until its credentials are restored: choosing pids and the root directory needs some.
+ */
+static int keep_capabilities(void)
+{
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct data[2];
+
+  if (syscall(SYS_capget, &header, data) < 0)
+    return -1;
+  for (unsigned i = 0; i < 2; i++)
+    data[i].inheritable = data[i].permitted;
+  if (syscall(SYS_capset, &header, data) < 0)
+    return -1;
+  for (unsigned i = 0; i < 64; i++) {
+    if (data[i / 32].permitted >> (i % 32) & 1 &&
+        prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, i, 0, 0) < 0)
+      return -1;
+  }
+  return 0;
+}
+
 static int grow(void *argument)
 {
   const struct seedling *seedling = argument;
@@ -112,6 +137,8 @@ static int grow(void *argument)
     sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
   if (!seedling->leads_session && process->sid == process->pid)
     setsid();
+  if (rebuild->tree.checkpoint.own_userns && keep_capabilities() < 0)
+    return EXIT_FAILED;
   if ((rebuild->control[1] >= 0 && dup3(rebuild->control[1], rebuild->control_fd, 0) < 0) ||
       io_read(seedling->gate[0], &byte, 1) != 1)
     return EXIT_FAILED;
@@ -132,18 +159,26 @@ static pid_t fork_with_pid(pid_t pid, struct seedling *seedling, struct err *e)
   if (result == 0)
     _exit(grow(seedling));
   if (result < 0)
-    err_sys(e, errno == EEXIST ? "pid %d is in use" : "pid %d: clone", pid);
+    err_sys(e,
+            errno == EEXIST  ? "pid %d is in use"
+            : errno == EPERM ? "pid %d: only root can choose pids in this pid namespace; an "
+                               "ordinary user can restore what he has run with ckpt-run"
+                             : "pid %d: clone",
+            pid);
   return (pid_t)result;
 }
 
 /* The child as it is fitting for the process: in new namespaces, in the container's, or in ours. */
 static pid_t plant(struct rebuild *rebuild, struct seedling *seedling, struct err *e)
 {
+  const struct credentials *owner = &seedling->process->credentials;
+  const struct sandbox_ids ids = {owner->euid, owner->egid};
+
   if (rebuild->created)
     return enter_clone(rebuild->processes[0].threads[0].pid, ALL_NAMESPACES, seedling->process->pid,
                        grow, seedling, e);
   if (rebuild->tree.checkpoint.own_pidns)
-    return sandbox_clone(grow, seedling, e);
+    return sandbox_clone(rebuild->tree.checkpoint.own_userns ? &ids : NULL, grow, seedling, e);
   return fork_with_pid(seedling->process->pid, seedling, e);
 }
 
@@ -157,6 +192,18 @@ static int catch_child(struct tracee *tracee, int gate, struct err *e)
   if (wait_event(tracee->tid, EXEC_STOP, e) < 0)
     return err_prefix(e, "the program cannot be executed");
   return leave_exec(tracee, e);
+}
+
+/* Files are opened by way of the tree's own mounts: a directory of ours would have no path there.
+ */
+static int open_root(struct rebuild *rebuild, pid_t root, struct err *e)
+{
+  char path[64];
+
+  snprintf(path, sizeof(path), "/proc/%d/root", root);
+  cleanup_close(&rebuild->objects.root_fd);
+  rebuild->objects.root_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  return rebuild->objects.root_fd < 0 ? err_sys(e, "%s", path) : 0;
 }
 
 static int raise_child(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
@@ -182,7 +229,9 @@ static int raise_child(struct rebuild *rebuild, struct rebuilt *which, struct er
   if (pid < 0 || rebuild_new_leader(which, pid, e) < 0)
     return -1;
   which->executed = true;
-  return catch_child(&which->threads[0], gate, e);
+  if (catch_child(&which->threads[0], gate, e) < 0)
+    return -1;
+  return seedling.leads_session ? open_root(rebuild, pid, e) : 0;
 }
 
 int rebuild_enter(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
@@ -246,11 +295,8 @@ static int open_places(struct rebuild *rebuild, pid_t init, struct err *e)
 {
   char path[64];
 
-  snprintf(path, sizeof(path), "/proc/%d/root", init);
-  cleanup_close(&rebuild->objects.root_fd);
-  rebuild->objects.root_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (rebuild->objects.root_fd < 0)
-    return err_sys(e, "%s", path);
+  if (open_root(rebuild, init, e) < 0)
+    return -1;
   snprintf(path, sizeof(path), "/proc/%d/ns/net", init);
   rebuild->objects.net_fd = open(path, O_RDONLY | O_CLOEXEC);
   if (rebuild->objects.net_fd < 0)

@@ -11,6 +11,7 @@ static const struct field checkpoint_fields[] = {
     F_SIGNED(struct checkpoint, root),
     F_STRING(struct checkpoint, runtime),
     F_BOOL(struct checkpoint, own_pidns),
+    F_BOOL(struct checkpoint, own_userns),
     F_UNSIGNED(struct checkpoint, xstate_size),
     F_HEX(struct checkpoint, xstate_features),
     F_STRING(struct checkpoint, vdso_digest),

@@ -16,11 +16,12 @@
 
 /* kind "checkpoint": the first object, once. */
 struct checkpoint {
-  char *id;       /* container id, or NULL for a tree given by pid */
-  char *kernel;   /* uname -r at the dump */
-  int32_t root;   /* pid of the root process */
-  char *runtime;  /* whose container it is ("runc", "crun"), or NULL for a plain tree */
-  bool own_pidns; /* the root is pid 1 of a pid namespace of its own: restore makes a new one */
+  char *id;        /* container id, or NULL for a tree given by pid */
+  char *kernel;    /* uname -r at the dump */
+  int32_t root;    /* pid of the root process */
+  char *runtime;   /* whose container it is ("runc", "crun"), or NULL for a plain tree */
+  bool own_pidns;  /* the root is pid 1 of a pid namespace of its own: restore makes a new one */
+  bool own_userns; /* the same of a user namespace: restore gives it the root's ids, no others */
   uint32_t xstate_size;     /* bytes of NT_X86_XSTATE at the dump */
   uint64_t xstate_features; /* XCR0 */
   char *vdso_digest;        /* of the vdso's bytes: another kernel has another one */

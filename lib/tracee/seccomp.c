@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 /* After the C library's, whose names it would replace. */
 #include <linux/ptrace.h>
 
@@ -97,6 +99,23 @@ bool seccomp_filters_equal(const struct seccomp_filter *a, const struct seccomp_
       return false;
   }
   return true;
+}
+
+bool seccomp_can_suspend(void)
+{
+  pid_t child = fork();
+  bool can;
+
+  if (child == 0) {
+    for (;;)
+      pause();
+  }
+  can = child > 0 && ptrace(PTRACE_SEIZE, child, NULL, PTRACE_O_SUSPEND_SECCOMP) == 0;
+  if (child > 0) {
+    kill(child, SIGKILL);
+    waitpid(child, NULL, __WALL);
+  }
+  return can;
 }
 
 static int remote_call(struct tracee *tracee, const char *what, int64_t *result, long number,

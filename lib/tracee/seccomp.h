@@ -18,6 +18,12 @@ void seccomp_filters_free(struct seccomp_filter *filters, size_t count);
 bool seccomp_filters_equal(const struct seccomp_filter *a, const struct seccomp_filter *b,
                            size_t count);
 
+/*
+ * May we suspend and read filters (PTRACE_O_SUSPEND_SECCOMP)? That wants CAP_SYS_ADMIN in the
+ * initial user namespace; a child of ours is asked.
+ */
+bool seccomp_can_suspend(void);
+
 /* Adds one by a remote call; filters of ours rest while the thread is traced. */
 int tracee_add_filter(struct tracee *tracee, const struct seccomp_filter *filter, struct err *e);
 
