@@ -1,6 +1,8 @@
 /* Files and directories of a file system: reopened by their path. Their content is not ours. */
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "object/object.h"
+#include "proc/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -53,12 +55,35 @@ static int find_flock(const struct object_source *source, int32_t *flock, struct
   return 0;
 }
 
+/* A descriptor may have been opened by somebody who was allowed more than we. */
+static int check_rights(const struct object_source *source, struct err *e)
+{
+  AUTO_FREE char *path = io_format(e, "/proc/%d/root%s", source->pid, source->link);
+  uint64_t flags = O_RDONLY;
+  int wanted;
+
+  if (!path)
+    return -1;
+  if (source->fdinfo ? !proc_field(source->fdinfo, "flags", 8, &flags) || flags & O_PATH
+                     : S_ISDIR(source->stat.st_mode))
+    return 0; /* its content is not asked for */
+  wanted = (flags & O_ACCMODE) == O_RDONLY   ? R_OK
+           : (flags & O_ACCMODE) == O_WRONLY ? W_OK
+                                             : R_OK | W_OK;
+  if (faccessat(AT_FDCWD, path, wanted, AT_EACCESS) == 0)
+    return 0;
+  return err_set(e,
+                 "cannot be checkpointed: user %u may not open it again as it is open now (%s); "
+                 "give that user the rights, or checkpoint it as root",
+                 geteuid(), strerror(errno));
+}
+
 static int check(const struct object_dump *dump, const struct object_source *source, struct err *e)
 {
   int32_t flock;
 
   (void)dump;
-  return find_flock(source, &flock, e);
+  return find_flock(source, &flock, e) < 0 ? -1 : check_rights(source, e);
 }
 
 static int dump(const struct object_dump *dump, const struct object_source *source,
