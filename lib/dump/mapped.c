@@ -206,18 +206,23 @@ static const struct file *opened(const struct capture *capture, uint32_t space)
   return NULL;
 }
 
-/* The object's size, if its parts make a whole. */
+/*
+ * The object's size, if its parts make a whole. Only what lies below the lowest of them may be
+ * missing: no process can have it again, as mremap(2) makes a mapping longer at its end alone.
+ */
 static int sum_up(const struct capture *capture, const struct known_file *known, uint64_t *size,
                   struct err *e)
 {
+  bool first = true;
   bool last = false;
 
   *size = 0;
   for (size_t i = 0; i < capture->part_count; i++) {
     const struct mapped_part *part = &capture->parts[i];
 
-    if (!is_of(part, known->device, known->inode) || part->offset > *size)
+    if (!is_of(part, known->device, known->inode) || (!first && part->offset > *size))
       continue;
+    first = false;
     *size = part->end > *size ? part->end : *size;
     last = last || part->last;
   }

@@ -1,0 +1,363 @@
+# An ordinary user's containers: made, saved and restored by that user, without any privilege.
+load helpers
+load cases
+
+user=64999 # nobody's
+stranger=64998
+
+# Everything that the helpers call, as the user, in a place that the user can reach.
+setup() {
+  setup_dirs
+  tmp=$(mktemp -d /tmp/ckpt-rootless.XXXXXX)
+  reg=$tmp/run/ckpt
+  place=$tmp/place
+  round=0
+  mkdir "$tmp/programs" "$tmp/as" "$tmp/run" "$tmp/home" "$place"
+  cp "$bin"/ckpt-* "$fixtures"/* "$fixtures_src"/*.py "$tmp/programs"
+  fixtures=$tmp/programs
+  fixtures_src=$tmp/programs
+  for program in "$bin"/ckpt-*; do
+    wrap "$user" "${program##*/}" >"$tmp/as/${program##*/}"
+  done
+  chmod -R a+rX "$tmp"
+  chmod a+x "$tmp"/as/*
+  touch "$tmp/out"
+  chown -R "$user:$user" "$tmp"
+  PATH=$tmp/as:$PATH
+}
+teardown() {
+  end_all
+  rm -rf "$tmp"
+}
+
+as() { # user command...
+  local who=$1
+  shift
+  setpriv --reuid="$who" --regid="$who" --clear-groups \
+    env HOME="$tmp/home" XDG_RUNTIME_DIR="$tmp/run" \
+    PATH="$tmp/programs:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@"
+}
+
+wrap() { # user program: a script that is the program
+  cat <<END
+#!/bin/sh
+exec setpriv --reuid=$1 --regid=$1 --clear-groups env HOME="$tmp/home" \\
+  XDG_RUNTIME_DIR="$tmp/run" PATH="$tmp/programs:/usr/sbin:/usr/bin:/sbin:/bin" \\
+  "$tmp/programs/$2" "\$@"
+END
+}
+
+inside() { awk '/^NSpid:/ { print $NF }' "/proc/$1/status"; }
+member() { # a process of web by the number that it has inside
+  local task
+  for task in "/proc/$(pid_of web)/task"/*/children; do
+    for pid in $(cat "$task"); do
+      if [ "$(inside "$pid")" = "$1" ]; then echo "$pid"; fi
+    done
+  done
+}
+
+three_cycles() {
+  local i
+  for i in 1 2 3; do
+    local old
+    old=$(pid_of web)
+    checkpoint
+    gone "$old"
+    restore
+    [ "$(inside "$(pid_of web)")" -eq 1 ]
+  done
+}
+
+@test "a loop of the shell: gone, and back, three times" {
+  run_detached web sh -c "i=0; while :; do i=\$((i + 1)); echo \$i >>$place/count; sleep 0.02; done"
+  eventually test -s "$place/count"
+  counts_on "$place/count"
+  three_cycles
+  counts_on "$place/count"
+  ckpt-run --delete web --force
+  seq "$(last "$place/count")" | cmp - "$place/count"
+}
+
+@test "who and where it is: the user inside and outside, with no capability and its own /proc" {
+  run_detached web sh -c "cd $place && exec sleep 1000"
+  eventually test "$(cat /proc/"$(pid_of web)"/comm)" = sleep
+  before=$(grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp)' "/proc/$(pid_of web)/status")
+  map=$(cat "/proc/$(pid_of web)/uid_map" "/proc/$(pid_of web)/setgroups")
+  three_cycles
+  [ "$before" = "$(grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp)' "/proc/$(pid_of web)/status")" ]
+  [ "$map" = "$(cat "/proc/$(pid_of web)/uid_map" "/proc/$(pid_of web)/setgroups")" ]
+  grep -q "^Uid:.$user.$user.$user.$user\$" <<<"$before"
+  grep -q '^CapEff:.0000000000000000$' <<<"$before"
+  [[ $map =~ ^\ +$user\ +$user\ +1 ]]
+  [[ $map =~ deny$ ]]
+  [ -e "/proc/$(pid_of web)/root/proc/1/stat" ]
+  [ "$(readlink "/proc/$(pid_of web)/cwd")" = "$place" ]
+}
+
+@test "the working directory can be asked for after a restore" {
+  run_detached web python3 -c "
+import ctypes, time
+while True:
+    text = ctypes.create_string_buffer(4096)
+    ctypes.CDLL(None).syscall(79, text, 4096)
+    open('$place/now', 'wb').write(text.value)
+    time.sleep(0.02)"
+  eventually test -s "$place/now"
+  checkpoint
+  restore
+  rm -f "$place/now"
+  eventually test -s "$place/now"
+  [ "$(cat "$place/now")" = "$PWD" ]
+}
+
+@test "threads, with their numbers" {
+  run_detached web python3 "$fixtures_src/threads.py" "$place/log"
+  eventually test -s "$place/log"
+  threads=$(awk '/^NSpid:/ { print $NF }' "/proc/$(pid_of web)/task"/*/status | sort -n)
+  three_cycles
+  [ "$threads" = "$(awk '/^NSpid:/ { print $NF }' "/proc/$(pid_of web)/task"/*/status | sort -n)" ]
+  lines=$(wc -l <"$place/log")
+  more() { [ "$(wc -l <"$place/log")" -gt "$((lines + 2))" ]; }
+  eventually more
+  [ "$(cut -d' ' -f1,2 "$place/log" | sort -u | wc -l)" -eq 1 ]
+}
+
+@test "a tree with pipes between its processes" {
+  run_detached web sh -c "i=0
+    while :; do i=\$((i + 1)); echo \$i; sleep 0.02; done |
+    while read -r n; do echo \$((n * 3)); done |
+    while read -r n; do echo \$n >>$place/count; done & wait"
+  eventually test -s "$place/count"
+  three_cycles
+  counts_on "$place/count"
+  ckpt-run --delete web --force
+  seq 3 3 "$(last "$place/count")" | cmp - "$place/count"
+}
+
+@test "a little of everything, left running and gone and back" {
+  run_detached web python3 "$fixtures_src/state.py" "$place"
+  eventually test -s "$place/ready" || cat "$tmp/out"
+  checkpoint --leave-running --snapshot fork
+  checkpoint --leave-running --snapshot stop
+  three_cycles
+  as "$user" touch "$place/check"
+  looked() { grep -q '^done$' "$place/result"; }
+  eventually looked
+  cat "$place/result"
+  no grep wrong "$place/result"
+}
+
+rounds() { grep -c '^ok' "$place/rounds"; }
+more_rounds() { [ "$(rounds)" -gt "$1" ]; }
+
+@test "all registers" {
+  run_detached web "$fixtures/registers" "$place/rounds"
+  eventually test -s "$place/rounds"
+  three_cycles
+  checkpoint --leave-running
+  eventually more_rounds "$(rounds)"
+  no grep round "$place/rounds"
+}
+
+@test "private memory" {
+  through memory private none code moved growsdown brk stack files
+}
+
+@test "shared memory that no descriptor is open of" {
+  through memory shared children-share inherited
+}
+
+@test "memfds that only mappings hold, and sealed ones" {
+  through memory memfd
+}
+
+@test "advice, huge pages, locks" {
+  through memory advice forks huge droppable
+}
+
+@test "a server with its data, where it listens" {
+  run_detached web redis-server --port 17641 --save "" --dir "$tmp/home" \
+    --enable-debug-command yes
+  answers() { [ "$(redis-cli -p 17641 ping)" = PONG ]; }
+  eventually answers
+  redis-cli -p 17641 debug populate 20000
+  digest=$(redis-cli -p 17641 debug digest)
+  checkpoint --leave-running
+  [ "$(redis-cli -p 17641 debug digest)" = "$digest" ]
+  three_cycles
+  [ "$(redis-cli -p 17641 debug digest)" = "$digest" ]
+}
+
+@test "a snapshot is taken away again, and the container runs on in every way" {
+  run_detached web "$fixtures/counter" "$place/count"
+  eventually test -s "$place/count"
+  for how in fork stop auto; do
+    checkpoint --leave-running --snapshot "$how"
+    [ -z "$(cat "/proc/$(pid_of web)/task"/*/children)" ]
+    counts_on "$place/count"
+  done
+  kill -9 "$(pid_of web)"
+  eventually gone "$(pid_of web)"
+  restore
+  counts_on "$place/count"
+}
+
+@test "a pipeline typed by hand, and another id" {
+  run_detached web "$fixtures/counter" "$place/count"
+  eventually test -s "$place/count"
+  ckpt-load --root "$reg" web | ckpt-compress --algorithm lz4 >"$tmp/stream"
+  ckpt-run --delete web --force
+  close_others ckpt-rebuild --id other <"$tmp/stream"
+  counts_on "$place/count"
+  [ "$(inside "$(pid_of other)")" -eq 1 ]
+}
+
+@test "in the foreground: the status of what was restored" {
+  run_detached web sh -c "until [ -e $place/go ]; do sleep 0.02; done; exit 7"
+  checkpoint
+  touch "$place/go"
+  run ckpt-restore --image-path "$tmp/image"
+  [ "$status" -eq 7 ]
+  [ -z "$(ckpt-run --list)" ]
+}
+
+@test "the default registry is the user's own, of mode 0700, and root's is not looked for" {
+  run_detached web sleep 1000
+  [ "$(stat -c '%a %u' "$tmp/run/ckpt/web")" = "700 $user" ]
+  XDG_RUNTIME_DIR='' run as "$user" env -u XDG_RUNTIME_DIR ckpt-run --id web -- true
+  [ "$status" -eq 1 ]
+  [[ $output =~ XDG_RUNTIME_DIR ]]
+}
+
+@test "another user's container is refused, and goes on" {
+  run_detached web "$fixtures/counter" "$place/count"
+  eventually test -s "$place/count"
+  run as "$stranger" ckpt-checkpoint --root "$reg" --image-path "$tmp/image" web
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "Permission denied" ]]
+  mkdir -m 777 "$tmp/strange"
+  run as "$stranger" ckpt-checkpoint --image-path "$tmp/strange/image" --pid "$(pid_of web)"
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "it runs as user $user, and we are user $stranger" ]]
+  [ ! -e "$tmp/strange/image" ]
+  counts_on "$place/count"
+}
+
+@test "root's container is refused, and goes on" {
+  close_others "$bin/ckpt-run" --root "$tmp/roots" --id web --detach -- \
+    "$fixtures/counter" "$place/roots" >"$tmp/roots.out" 2>&1 </dev/null
+  eventually test -s "$place/roots"
+  pid=$("$bin/ckpt-run" --root "$tmp/roots" --list | awk '{ print $3 }')
+  run ckpt-checkpoint --image-path "$tmp/image" --pid "$pid"
+  echo "$output"
+  counts_on "$place/roots"
+  "$bin/ckpt-run" --root "$tmp/roots" --delete web --force
+  [ "$status" -eq 1 ]
+  [[ $output =~ "it runs as user 0, and we are user $user" ]]
+}
+
+@test "root can checkpoint the user's container, but restores it as that user alone" {
+  run_detached web "$fixtures/counter" "$place/count"
+  eventually test -s "$place/count"
+  "$bin/ckpt-checkpoint" --root "$reg" --image-path "$tmp/image" web
+  run "$bin/ckpt-restore" --root "$tmp/roots" --image-path "$tmp/image" --detach
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "restore it as that user" ]]
+  chown -R "$user" "$tmp/image"
+  restore
+  counts_on "$place/count"
+}
+
+@test "a tree in root's pid namespace is refused at its restore, with the way to have it" {
+  # shellcheck disable=SC2016
+  close_others setpriv --reuid="$user" --regid="$user" --clear-groups \
+    sh -c 'echo $$ >"$0/pid"; exec "$1" "$0/count"' "$place" "$fixtures/counter" \
+    >/dev/null 2>&1 </dev/null &
+  eventually test -s "$place/count"
+  pid=$(cat "$place/pid")
+  ckpt-checkpoint --image-path "$tmp/image" --pid "$pid"
+  gone "$pid"
+  run ckpt-restore --image-path "$tmp/image" --detach
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "only root can choose pids" ]]
+}
+
+@test "what root alone can restore is refused" {
+  close_others "$bin/ckpt-run" --root "$tmp/roots" --id web --detach -- \
+    "$fixtures/counter" "$place/roots" >"$tmp/roots.out" 2>&1 </dev/null
+  eventually test -s "$place/roots"
+  "$bin/ckpt-checkpoint" --root "$tmp/roots" --image-path "$tmp/image" web
+  chown -R "$user" "$tmp/image"
+  run ckpt-restore --image-path "$tmp/image" --detach
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "only root can restore it" ]]
+}
+
+@test "a seccomp filter, which only root can suspend, is refused before the tree is touched" {
+  run_detached web python3 -c "
+import ctypes, struct, time
+libc = ctypes.CDLL(None)
+libc.prctl(38, 1, 0, 0, 0)
+program = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0x7fff0000))
+libc.prctl(22, 2, struct.pack('HxxxxxxQ', 1, ctypes.addressof(program)))
+open('$place/ready', 'w').write('ready')
+time.sleep(1000)"
+  eventually test -s "$place/ready"
+  grep -q '^Seccomp:.2' "/proc/$(pid_of web)/status"
+  run checkpoint
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "it is under a seccomp filter, which only root can suspend and read" ]]
+  no gone "$(pid_of web)"
+}
+
+@test "a file that was opened with somebody else's rights is refused" {
+  echo secret >"$tmp/secret"
+  chmod 600 "$tmp/secret"
+  ckpt-run --id web --detach -- sleep 1000 <"$tmp/secret" >"$tmp/secret" 2>&1
+  run checkpoint
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "fd 1 ($tmp/secret): cannot be checkpointed: user $user may not open it again" ]]
+  [[ $output =~ "Permission denied" ]]
+  no gone "$(pid_of web)"
+}
+
+@test "one that may not be looked at is refused" {
+  run_detached web python3 -c "
+import ctypes, time
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
+open('$place/ready', 'w').write('ready')
+time.sleep(1000)"
+  eventually test -s "$place/ready"
+  run checkpoint
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "it may not be traced" ]]
+  no gone "$(pid_of web)"
+}
+
+@test "no user namespaces left: said with the way to have them" {
+  run as "$user" unshare --user --map-current-user --keep-caps sh -c \
+    'echo 0 >/proc/sys/user/max_user_namespaces && exec ckpt-run --id web -- true'
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "raise user.max_user_namespaces" ]]
+  [ -z "$(ckpt-run --list)" ]
+}
+
+@test "no user namespaces allowed: said with the way to have them" {
+  mkdir "$tmp/jail"
+  run unshare --mount sh -c "mount --rbind / '$tmp/jail' && exec chroot '$tmp/jail' \
+    '$tmp/as/ckpt-run' --id web -- true"
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "kernel.unprivileged_userns_clone" ]]
+  [ -z "$(ckpt-run --list)" ]
+}
