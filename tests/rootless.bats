@@ -329,6 +329,20 @@ time.sleep(1000)"
   no gone "$(pid_of web)"
 }
 
+@test "a pipe to a process of another user is refused; one that nobody reads any more is not" {
+  mkfifo "$tmp/gate"
+  ckpt-run --id web --detach -- sleep 1000 2>&1 </dev/null | cat "$tmp/gate" - >"$tmp/cat.out" &
+  eventually no test -z "$(pid_of web)"
+  run checkpoint
+  echo "$output"
+  echo >"$tmp/gate"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "another user's process outside the tree has its other end" ]]
+  kill "$(pgrep -f "^cat $tmp/gate")"
+  wait
+  three_cycles
+}
+
 @test "one that may not be looked at is refused" {
   run_detached web python3 -c "
 import ctypes, time

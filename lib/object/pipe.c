@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -51,6 +53,71 @@ static bool matches_named(const struct object_source *source)
   return S_ISFIFO(source->stat.st_mode) && source->link[0] == '/';
 }
 
+enum { READS = 1, WRITES = 2 };
+
+static unsigned ends_of(const char *fdinfo)
+{
+  uint64_t flags = 0;
+
+  if (!proc_field(fdinfo, "flags", 8, &flags))
+    return 0;
+  return (flags & O_ACCMODE) == O_RDONLY   ? READS
+         : (flags & O_ACCMODE) == O_WRONLY ? WRITES
+                                           : READS | WRITES;
+}
+
+/* Which ends of the pipe a process has. */
+static unsigned ends_in(pid_t pid, const char *link)
+{
+  CLEANUP(proc_list_free) struct proc_list fds = {0};
+  struct err ignored;
+  unsigned ends = 0;
+
+  if (proc_descriptors(pid, &fds, &ignored) != 0)
+    return 0;
+  for (size_t i = 0; i < fds.count; i++) {
+    AUTO_FREE char *fdinfo = NULL;
+    char target[PATH_MAX];
+    char name[32];
+
+    snprintf(name, sizeof(name), "fd/%d", fds.items[i]);
+    if (proc_link(pid, name, target, sizeof(target), &ignored) != 0 || strcmp(target, link) != 0)
+      continue;
+    snprintf(name, sizeof(name), "fdinfo/%d", fds.items[i]);
+    if (proc_text(pid, name, &fdinfo, NULL, &ignored) == 0)
+      ends |= ends_of(fdinfo);
+  }
+  return ends;
+}
+
+static unsigned ends_in_tree(const struct object_dump *dump, const char *link)
+{
+  CLEANUP(proc_list_free) struct proc_list all = {0};
+  struct err ignored;
+  unsigned ends = 0;
+
+  if (proc_all(&all, &ignored) < 0)
+    return 0;
+  for (size_t i = 0; i < all.count && ends != (READS | WRITES); i++) {
+    if (dump->in_tree(dump, all.items[i]))
+      ends |= ends_in(all.items[i], link);
+  }
+  return ends;
+}
+
+/*
+ * Whose descriptors an ordinary user may not look at may hold the other end. If the tree does not,
+ * the pipe itself tells whether anybody does.
+ */
+static bool other_end_is_hidden(const struct object_dump *dump, const struct object_source *source)
+{
+  unsigned ends = geteuid() == 0 ? READS | WRITES : ends_in_tree(dump, source->link);
+  struct pollfd fd = {.fd = source->local, .events = POLLIN | POLLOUT};
+
+  return ends != (READS | WRITES) && poll(&fd, 1, 0) >= 0 &&
+         !(fd.revents & (ends == READS ? POLLHUP : POLLERR));
+}
+
 static int check(const struct object_dump *dump, const struct object_source *source, struct err *e)
 {
   struct holders holders;
@@ -68,6 +135,10 @@ static int check(const struct object_dump *dump, const struct object_source *sou
                    "cannot be checkpointed: pid %d outside the tree has the pipe open, too; "
                    "start the program with its input and output redirected to files",
                    holders.outsider);
+  if (other_end_is_hidden(dump, source))
+    return err_set(e,
+                   "cannot be checkpointed: another user's process outside the tree has its other "
+                   "end; start the program with its input and output redirected to files");
   return 0;
 }
 
@@ -80,22 +151,37 @@ static int check_named(const struct object_dump *dump, const struct object_sourc
   return check(dump, source, e);
 }
 
-/* Copies what is in the pipe without taking it out: tee(2) into a pipe of ours. */
-static int peek(int fd, uint32_t room, struct blob *data, struct err *e)
+/* A descriptor to read from: this one, or one of our own. */
+static int open_reader(const struct object_source *source, struct err *e)
+{
+  if (ends_of(source->fdinfo) & READS)
+    return fcntl(source->local, F_DUPFD_CLOEXEC, 0);
+  return object_reopen(source->local, O_RDONLY | O_NONBLOCK, e);
+}
+
+/*
+ * Copies what is in the pipe without taking it out: tee(2) into a pipe of ours. 1: it cannot be
+ * read by way of this description, the end for writing of another user's pipe; who has the other
+ * end can read, if anybody.
+ */
+static int peek(const struct object_source *source, uint32_t room, struct blob *data, struct err *e)
 {
   AUTO_CLOSE int reader = -1;
   AUTO_CLOSE int copy_reader = -1;
   AUTO_CLOSE int copy_writer = -1;
+  struct err why = {""};
   int waiting = 0;
   int ends[2];
 
-  if (ioctl(fd, FIONREAD, &waiting) < 0)
+  if (ioctl(source->local, FIONREAD, &waiting) < 0)
     return err_sys(e, "pipe");
   if (waiting <= 0)
     return 0;
-  reader = object_reopen(fd, O_RDONLY | O_NONBLOCK, e);
+  reader = open_reader(source, &why);
+  if (reader < 0 && errno == EACCES)
+    return 1;
   if (reader < 0)
-    return -1;
+    return err_set(e, "%s", why.text);
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
     return err_sys(e, "pipe");
   copy_reader = ends[0];
@@ -130,10 +216,13 @@ static int dump(const struct object_dump *dump, const struct object_source *sour
   }
   snprintf(key, sizeof(key), "data of %" PRIx64 ":%" PRIu64, detail.device, detail.inode);
   if (!json_object_get(dump->shared, key)) {
-    detail.has_data = true;
-    if (json_object_set_new(dump->shared, key, json_true()) < 0 ||
-        peek(source->local, detail.room, &detail.data, e) < 0)
+    int result = peek(source, detail.room, &detail.data, e);
+
+    if (result < 0)
       return -1;
+    detail.has_data = result == 0;
+    if (detail.has_data && json_object_set_new(dump->shared, key, json_true()) < 0)
+      return err_set(e, "out of memory");
   }
   file->detail = fields_to_json(fields, &detail, e);
   return file->detail ? 0 : -1;
