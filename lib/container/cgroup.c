@@ -223,14 +223,28 @@ int cgroup_freeze(const char *path, bool frozen, struct err *e)
   return err_set(e, "%s: cannot be frozen", path);
 }
 
+/* Is it one of the lines of the text? */
+static bool has_line(const char *text, const char *line)
+{
+  size_t length = strlen(line);
+
+  for (const char *at = text; (at = strstr(at, line)); at++) {
+    if ((at == text || at[-1] == '\n') && (at[length] == '\n' || at[length] == '\0'))
+      return true;
+  }
+  return false;
+}
+
 int cgroup_join(pid_t pid, pid_t other, struct err *e)
 {
   CLEANUP(proc_mounts_free) struct proc_mounts mounts = {0};
   AUTO_FREE char *theirs = NULL;
+  AUTO_FREE char *ours = NULL;
   char number[16];
   char *rest;
 
   if (proc_text(other, "cgroup", &theirs, NULL, e) != 0 ||
+      proc_text(pid, "cgroup", &ours, NULL, e) != 0 ||
       proc_mounts_read(getpid(), &mounts, e) != 0)
     return -1;
   snprintf(number, sizeof(number), "%d", pid);
@@ -240,7 +254,7 @@ int cgroup_join(pid_t pid, pid_t other, struct err *e)
     AUTO_FREE char *directory = NULL;
     AUTO_FREE char *file = NULL;
 
-    if (!parse_membership(line, &membership))
+    if (has_line(ours, line) || !parse_membership(line, &membership))
       continue;
     directory = directory_of(&membership, &mounts, e);
     if (!directory && errno == 0)

@@ -6,6 +6,7 @@
 #include "container/cgroup.h"
 #include "dump/capture.h"
 #include "dump/keeper.h"
+#include "proc/join.h"
 #include "stream/stats.h"
 
 #include <elf.h>
@@ -114,6 +115,8 @@ static int capture_init(struct capture *capture, const struct dump_options *opti
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
+  if (options->runtime && join_owner(options->pid, e) < 0)
+    return -1;
   if (proc_idmap_read(options->pid, "uid_map", &capture->uids, e) != 0 ||
       proc_idmap_read(options->pid, "gid_map", &capture->gids, e) != 0)
     return err_set(e, "pid %d: no such process", options->pid);

@@ -91,14 +91,36 @@ static bool is_member(const struct proc_list *members, pid_t pid)
   return false;
 }
 
+/* An ordinary user's container may have no control group: all are in its pid namespace. */
+static int namespace_members(pid_t init, struct proc_list *members, struct err *e)
+{
+  CLEANUP(proc_list_free) struct proc_list all = {0};
+  struct err ignored;
+
+  if (proc_all(&all, e) < 0)
+    return -1;
+  for (size_t i = 0; i < all.count; i++) {
+    int32_t *member;
+
+    if (proc_namespace_differs(all.items[i], init, "pid", &ignored) != 0)
+      continue;
+    member = list_append(&members->items, &members->count, sizeof(*member));
+    if (!member)
+      return err_sys(e, "processes");
+    *member = all.items[i];
+  }
+  return 0;
+}
+
 /* Who entered the container (`runc exec`): its parent is outside. */
 static int add_entered(struct capture *capture, struct err *e)
 {
   CLEANUP(proc_list_free) struct proc_list members = {0};
 
-  if (!capture->cgroup)
+  if (!capture->options->runtime)
     return 0;
-  if (cgroup_members(capture->cgroup, &members, e) < 0)
+  if (capture->cgroup ? cgroup_members(capture->cgroup, &members, e) < 0
+                      : namespace_members(capture->options->pid, &members, e) < 0)
     return -1;
   for (size_t i = 0; i < members.count; i++) {
     struct proc_stat stat;

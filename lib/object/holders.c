@@ -3,10 +3,13 @@
 #include "base/cleanup.h"
 #include "proc/proc.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/sysmacros.h>
+
+#define OTHERS "others" /* a key that is no object's */
 
 static void object_key(char *key, size_t size, dev_t device, ino_t inode)
 {
@@ -34,8 +37,11 @@ static int add_process(const struct object_dump *dump, pid_t pid, struct err *e)
   struct err ignored;
   int in_tree = -1;
 
-  if (proc_descriptors(pid, &fds, &ignored) != 0)
+  if (proc_descriptors(pid, &fds, &ignored) != 0) {
+    if (errno == EACCES && json_object_set_new(dump->outsiders, OTHERS, json_true()) < 0)
+      return err_set(e, "out of memory");
     return 0;
+  }
   for (size_t i = 0; i < fds.count; i++) {
     struct statx found;
     char path[64];
@@ -77,6 +83,10 @@ int object_holders(const struct object_dump *dump, dev_t device, ino_t inode,
   if (!json_object_get(dump->outsiders, key) && look(dump, e) < 0)
     return -1;
   value = json_integer_value(json_object_get(dump->outsiders, key));
-  *holders = (struct holders){.in_tree = value & 1, .outsider = (pid_t)(value >> 1)};
+  *holders = (struct holders){
+      .in_tree = value & 1,
+      .outsider = (pid_t)(value >> 1),
+      .others = json_object_get(dump->outsiders, OTHERS) != NULL,
+  };
   return 0;
 }

@@ -11,6 +11,7 @@
 struct holders {
   bool in_tree;
   pid_t outsider; /* one of those outside the tree; 0: none */
+  bool others;    /* there are processes that we may not look at */
 };
 
 /*

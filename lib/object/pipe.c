@@ -105,13 +105,10 @@ static unsigned ends_in_tree(const struct object_dump *dump, const char *link)
   return ends;
 }
 
-/*
- * Whose descriptors an ordinary user may not look at may hold the other end. If the tree does not,
- * the pipe itself tells whether anybody does.
- */
+/* If the tree has not the other end, the pipe itself tells whether anybody has. */
 static bool other_end_is_hidden(const struct object_dump *dump, const struct object_source *source)
 {
-  unsigned ends = geteuid() == 0 ? READS | WRITES : ends_in_tree(dump, source->link);
+  unsigned ends = ends_in_tree(dump, source->link);
   struct pollfd fd = {.fd = source->local, .events = POLLIN | POLLOUT};
 
   return ends != (READS | WRITES) && poll(&fd, 1, 0) >= 0 &&
@@ -135,7 +132,7 @@ static int check(const struct object_dump *dump, const struct object_source *sou
                    "cannot be checkpointed: pid %d outside the tree has the pipe open, too; "
                    "start the program with its input and output redirected to files",
                    holders.outsider);
-  if (other_end_is_hidden(dump, source))
+  if (holders.others && other_end_is_hidden(dump, source))
     return err_set(e,
                    "cannot be checkpointed: another user's process outside the tree has its other "
                    "end; start the program with its input and output redirected to files");

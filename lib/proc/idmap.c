@@ -4,6 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 
+/* To who is in the namespace himself the kernel shows ids as they are inside, but the map's
+ * outside. */
+static bool is_ours(pid_t pid)
+{
+  return proc_namespace_differs(pid, getpid(), "user", &(struct err){""}) == 0;
+}
+
 int proc_idmap_read(pid_t pid, const char *name, struct proc_idmap *map, struct err *e)
 {
   AUTO_FREE char *text = NULL;
@@ -13,6 +20,10 @@ int proc_idmap_read(pid_t pid, const char *name, struct proc_idmap *map, struct 
   if (result != 0)
     return result;
   map->count = 0;
+  if (is_ours(pid)) {
+    map->ranges[map->count++] = (struct proc_idrange){0, 0, UINT32_MAX};
+    return 0;
+  }
   for (char *line = strsep(&rest, "\n"); line && *line; line = strsep(&rest, "\n")) {
     struct proc_idrange *range = &map->ranges[map->count];
 

@@ -58,3 +58,15 @@ int join_namespaces(pid_t pid, int kinds, struct err *e)
     return err_sys(e, "namespaces of pid %d", pid);
   return flags & CLONE_NEWUSER ? become_root(e) : 0;
 }
+
+int join_owner(pid_t pid, struct err *e)
+{
+  AUTO_CLOSE int pidfd = pidfd_open(pid, 0);
+  int flags = 0;
+
+  if (pidfd < 0)
+    return err_sys(e, "pid %d", pid);
+  if (geteuid() != 0 && differing(pid, CLONE_NEWUSER, &flags, e) < 0)
+    return -1;
+  return flags && setns(pidfd, flags) < 0 ? err_sys(e, "user namespace of pid %d", pid) : 0;
+}

@@ -13,4 +13,11 @@
  */
 int join_namespaces(pid_t pid, int kinds, struct err *e);
 
+/*
+ * An ordinary user has no capability over a namespace of a container of his before he is in the
+ * user namespace that owns it: joins that of the process, if it is not ours, and stays who he is.
+ * Root does not need to. We must have one thread.
+ */
+int join_owner(pid_t pid, struct err *e);
+
 #endif

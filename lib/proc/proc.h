@@ -51,7 +51,7 @@ void proc_status_free(struct proc_status *status);
 
 /*
  * /proc/PID/uid_map and gid_map (user_namespaces(7)): status shows a process's ids as we see them;
- * to the process itself they are those inside.
+ * to the process itself they are those inside. In our own user namespace the two are the same.
  */
 enum { PROC_ID_RANGES = 340 }; /* as many as the kernel takes */
 struct proc_idrange {

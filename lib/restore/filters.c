@@ -4,6 +4,8 @@
  */
 #include "restore/rebuild.h"
 
+#include "base/cleanup.h"
+#include "proc/proc.h"
 #include "tracee/seccomp.h"
 
 #include <linux/prctl.h>
@@ -26,6 +28,16 @@ static int add_missing(const struct process *process, struct tracee *leader,
   return 0;
 }
 
+/* Is it under filters that others have made? Only who may read them can tell which. */
+static int is_filtered(const struct tracee *leader, struct err *e)
+{
+  CLEANUP(proc_status_free) struct proc_status status = {0};
+
+  if (proc_status_read(leader->tid, &status, e) != 0)
+    return err_prefix(e, "thread %d", leader->tid);
+  return status.seccomp != 0;
+}
+
 int rebuild_filters(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
   struct tracee *leader = &which->threads[0];
@@ -33,9 +45,13 @@ int rebuild_filters(struct rebuild *rebuild, struct rebuilt *which, struct err *
   size_t count = 0;
   int result = 0;
 
-  /* An ordinary user without filters need not be able to ask for them. */
-  if (!rebuild->tree.checkpoint.runtime && which->process->filter_count == 0)
-    return 0;
+  if (which->process->filter_count == 0) {
+    /* A plain tree's are those that we are under ourselves. */
+    int filtered = rebuild->tree.checkpoint.runtime ? is_filtered(leader, e) : 0;
+
+    if (filtered <= 0)
+      return filtered;
+  }
   result = tracee_filters(leader, &now, &count, e);
   if (result == 0)
     result = add_missing(which->process, leader, now, count, e);

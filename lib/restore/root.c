@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "container/enter.h"
 #include "container/sandbox.h"
+#include "proc/join.h"
 #include "proc/proc.h"
 
 #include <errno.h>
@@ -294,12 +295,17 @@ static int catch_init(const struct oci *oci, pid_t init, struct err *e)
 static int open_places(struct rebuild *rebuild, pid_t init, struct err *e)
 {
   char path[64];
+  int own_net;
 
-  if (open_root(rebuild, init, e) < 0)
+  if (join_owner(init, e) < 0 || open_root(rebuild, init, e) < 0)
+    return -1;
+  own_net = proc_namespace_differs(init, getpid(), "net", e);
+  if (own_net < 0)
     return -1;
   snprintf(path, sizeof(path), "/proc/%d/ns/net", init);
-  rebuild->objects.net_fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (rebuild->objects.net_fd < 0)
+  if (own_net)
+    rebuild->objects.net_fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (own_net && rebuild->objects.net_fd < 0)
     return err_sys(e, "%s", path);
   rebuild->objects.init = init;
   if (proc_idmap_read(init, "uid_map", &rebuild->objects.uids, e) != 0 ||
