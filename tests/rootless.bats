@@ -17,8 +17,9 @@ setup() {
   fixtures=$tmp/programs
   fixtures_src=$tmp/programs
   for program in "$bin"/ckpt-*; do
-    wrap "$user" "${program##*/}" >"$tmp/as/${program##*/}"
+    wrap "$tmp/programs/${program##*/}" >"$tmp/as/${program##*/}"
   done
+  wrap runc >"$tmp/as/runc"
   chmod -R a+rX "$tmp"
   chmod a+x "$tmp"/as/*
   touch "$tmp/out"
@@ -30,21 +31,21 @@ teardown() {
   rm -rf "$tmp"
 }
 
+# What an ordinary user has around.
+environment() {
+  echo HOME="$tmp/home" XDG_RUNTIME_DIR="$tmp/run" PATH="$tmp/programs:/usr/sbin:/usr/bin:/sbin:/bin"
+}
+
 as() { # user command...
   local who=$1
   shift
-  setpriv --reuid="$who" --regid="$who" --clear-groups \
-    env HOME="$tmp/home" XDG_RUNTIME_DIR="$tmp/run" \
-    PATH="$tmp/programs:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@"
+  # shellcheck disable=SC2046
+  setpriv --reuid="$who" --regid="$who" --clear-groups env $(environment) "$@"
 }
 
-wrap() { # user program: a script that is the program
-  cat <<END
-#!/bin/sh
-exec setpriv --reuid=$1 --regid=$1 --clear-groups env HOME="$tmp/home" \\
-  XDG_RUNTIME_DIR="$tmp/run" PATH="$tmp/programs:/usr/sbin:/usr/bin:/sbin:/bin" \\
-  "$tmp/programs/$2" "\$@"
-END
+wrap() { # program: a script that is the program, run by the user
+  echo '#!/bin/sh'
+  echo "exec setpriv --reuid=$user --regid=$user --clear-groups env $(environment) $1 \"\$@\""
 }
 
 inside() { awk '/^NSpid:/ { print $NF }' "/proc/$1/status"; }
@@ -374,4 +375,84 @@ time.sleep(1000)"
   [ "$status" -eq 1 ]
   [[ $output =~ "kernel.unprivileged_userns_clone" ]]
   [ -z "$(ckpt-run --list)" ]
+}
+
+# -- containers of runc and crun -----------------------------------------------------------------
+
+# A container that counts in its /dev/shm, a tmpfs; busybox with the runtime's own configuration.
+rootless_bundle() {
+  PATH=${PATH#"$tmp/as:"} "$here/scripts/bundle" "$tmp/box" -- true
+  rm "$tmp/box/config.json"
+  chown -R "$user:$user" "$tmp/box"
+  as "$user" sh -c "cd '$tmp/box' && runc spec --rootless"
+  jq '.process.terminal = false | .root.readonly = false | .process.args = ["sh", "-c",
+    "i=0; while :; do i=$((i+1)); echo $i >/dev/shm/new; mv /dev/shm/new /dev/shm/count; sleep 0.01; done"
+    ]' "$tmp/box/config.json" >"$tmp/config.json"
+  mv "$tmp/config.json" "$tmp/box/config.json"
+  chown "$user:$user" "$tmp/box/config.json"
+}
+
+# crun refuses cgroups v1 with v2 beside it: what this script runs for the user does not see the latter.
+without_v2() {
+  cat >"$tmp/without-v2" <<END
+#!/bin/sh
+exec unshare --mount sh -c '
+  if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+  exec setpriv --reuid=$user --regid=$user --clear-groups env $(environment) "\$@"' sh "\$@"
+END
+  chmod a+x "$tmp/without-v2"
+}
+
+counted() { runc exec "$1" cat /dev/shm/count; }
+counted_beyond() { [ "$(counted "$1")" -gt "$2" ]; }
+goes_on() { eventually counted_beyond "$1" "$(counted "$1")"; }
+runs() { [ "$(runc state "$1" | jq -r .status)" = "$2" ]; }
+
+@test "runc without privilege: gone, and back under other ids, with who had entered" {
+  rootless_bundle
+  name=rootless-$BASHPID
+  close_others "$tmp/as/runc" run --detach --bundle "$tmp/box" "$name-0" </dev/null >/dev/null 2>&1
+  eventually counted "$name-0"
+  runc exec --detach "$name-0" sleep 4321 </dev/null >/dev/null 2>&1
+  ckpt-checkpoint --image-path "$tmp/first" --leave-running "$name-0"
+  goes_on "$name-0"
+  for i in 0 1 2; do
+    count=$(counted "$name-$i")
+    rm -rf "$tmp/image"
+    ckpt-checkpoint --image-path "$tmp/image" "$name-$i"
+    runs "$name-$i" stopped
+    runc delete "$name-$i"
+    close_others ckpt-restore --image-path "$tmp/image" --bundle "$tmp/box" --detach "$name-$((i + 1))" \
+      </dev/null >"$tmp/out" 2>&1 || { cat "$tmp/out" && false; }
+    runs "$name-$((i + 1))" running
+    counted_beyond "$name-$((i + 1))" "$((count - 1))"
+    goes_on "$name-$((i + 1))"
+    runc exec "$name-$((i + 1))" ps | grep -q 'sleep 4321'
+  done
+  runc kill "$name-3" KILL
+  eventually runs "$name-3" stopped
+  runc delete "$name-3"
+  [ -z "$(ls "$tmp/run/runc")" ]
+}
+
+@test "crun without privilege: saved, and given to runc; crun's own init may not be traced" {
+  rootless_bundle
+  without_v2
+  name=rootless-$BASHPID
+  close_others "$tmp/without-v2" crun run --detach --bundle "$tmp/box" "$name" </dev/null >/dev/null 2>&1
+  running() { "$tmp/without-v2" crun exec "$name" cat /dev/shm/count; }
+  eventually running
+  count=$(running)
+  "$tmp/without-v2" ckpt-checkpoint --image-path "$tmp/image" "$name"
+  "$tmp/without-v2" crun delete "$name"
+  run "$tmp/without-v2" ckpt-restore --image-path "$tmp/image" --bundle "$tmp/box" --detach "$name"
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "restore with --runtime runc" ]]
+  [ -z "$(ls "$tmp/run/crun")" ]
+  close_others ckpt-restore --image-path "$tmp/image" --bundle "$tmp/box" --runtime runc --detach \
+    "$name" </dev/null >"$tmp/out" 2>&1 || { cat "$tmp/out" && false; }
+  counted_beyond "$name" "$((count - 1))"
+  goes_on "$name"
+  runc delete --force "$name"
 }

@@ -250,8 +250,12 @@ static int seize_init(pid_t init, struct err *e)
   if (proc_threads(init, &threads, e) != 0)
     return err_prefix(e, "the container's init");
   for (size_t i = 0; i < threads.count; i++) {
-    if (seize(threads.items[i], e) < 0 && threads.items[i] == init)
-      return -1;
+    if (seize(threads.items[i], e) == 0 || threads.items[i] != init)
+      continue;
+    if (errno == EPERM && geteuid() != 0)
+      err_set(e, "an ordinary user may not trace the container's init, which this runtime has made "
+                 "undumpable; restore with --runtime runc, or as root");
+    return -1;
   }
   return 0;
 }
