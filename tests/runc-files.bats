@@ -9,7 +9,7 @@ setup_file() {
 }
 # A bundle whose root may mount and give files away.
 privileged() { # as bundle
-  bundle "$1" --capabilities CAP_SYS_ADMIN,CAP_CHOWN,CAP_FOWNER,CAP_FSETID,CAP_MKNOD,CAP_DAC_OVERRIDE "${@:2}"
+  bundle "$1" --capabilities CAP_SYS_ADMIN,CAP_CHOWN,CAP_FOWNER,CAP_FSETID,CAP_MKNOD,CAP_DAC_OVERRIDE,CAP_SETUID,CAP_SETGID "${@:2}"
 }
 setup() { setup_runtime; }
 teardown() {
@@ -145,6 +145,29 @@ for name in sorted(os.listdir()):
   [ "$(inside "$mark-again" 'readlink /proc/1/exe')" = /tmp/sleep ]
   inside "$mark-again" 'echo two >>/proc/1/fd/7'
   [ "$(inside "$mark-again" 'cat /tmp/log; ls /proc/1/fd | tr "\n" " "')" = $'one\ntwo\n0 1 2 7 8 ' ]
+}
+
+# The cases of a fixture look at themselves once more.
+look_inside() { # id round
+  inside "$1" "echo $2 >/tmp/new && mv /tmp/new /tmp/check"
+  eventually inside "$1" "grep -q '^ok $2\$' /tmp/log"
+  no inside "$1" 'grep wrong /tmp/log'
+}
+
+@test "UNIX sockets with names in a tmpfs" {
+  make_bundle() { privileged "$1" --tmpfs /tmp --program "$fixtures/sockets" "${@:2}" -- sockets /tmp path relative mailbox; }
+  make_bundle "$tmp/idle"
+  bundle=$tmp/idle
+  start_container "$box"
+  eventually inside "$box" 'grep -q "^ready$" /tmp/log'
+  look_inside "$box" 1
+  state_of "$box" /tmp | grep socket >"$tmp/sockets"
+  [ -s "$tmp/sockets" ]
+  checkpoint "$box"
+  restore "$mark-again"
+  state_of "$mark-again" /tmp | grep socket | diff "$tmp/sockets" -
+  look_inside "$mark-again" 2
+  look_inside "$mark-again" 3
 }
 
 @test "mounts of the container's own come back: tmpfs, proc, a bind; what it has unmounted stays so" {

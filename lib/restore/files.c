@@ -227,19 +227,38 @@ static int set_owner(const struct file *file, struct tracee *tracee, int fd, str
   return 0;
 }
 
-/* The last first: what is in a file system gets its final state before that one. */
+static int attach_description(struct rebuild *rebuild, const struct file *file,
+                              const struct object_type *type, struct err *e)
+{
+  int fd = -1;
+  struct rebuilt *which = holder(rebuild, file->id, &fd);
+  struct tracee *leader = which ? &which->threads[0] : NULL;
+
+  if ((leader && set_owner(file, leader, fd, e) < 0) ||
+      (type->attach && type->attach(&rebuild->objects, file, fd, leader, e) < 0))
+    return err_prefix(e, "pid %d fd %d (%s)", which ? which->process->pid : 0, fd, file->type);
+  return 0;
+}
+
+/*
+ * What stands in file systems gets its final state when all else has been done to it (a socket was
+ * bound), and the last first: what is in a directory or mount before that one.
+ */
 int rebuild_attach(struct rebuild *rebuild, struct err *e)
 {
-  for (size_t i = rebuild->tree.file_count; i-- > 0;) {
-    const struct file *file = &rebuild->tree.files[i];
-    const struct object_type *type = object_type_by_name(file->type);
-    int fd = -1;
-    struct rebuilt *which = holder(rebuild, file->id, &fd);
-    struct tracee *leader = which ? &which->threads[0] : NULL;
+  const struct tree *tree = &rebuild->tree;
 
-    if ((leader && set_owner(file, leader, fd, e) < 0) ||
-        (type->attach && type->attach(&rebuild->objects, file, fd, leader, e) < 0))
-      return err_prefix(e, "pid %d fd %d (%s)", which ? which->process->pid : 0, fd, file->type);
+  for (size_t i = 0; i < tree->file_count; i++) {
+    const struct object_type *type = object_type_by_name(tree->files[i].type);
+
+    if (!type->create && attach_description(rebuild, &tree->files[i], type, e) < 0)
+      return -1;
+  }
+  for (size_t i = tree->file_count; i-- > 0;) {
+    const struct object_type *type = object_type_by_name(tree->files[i].type);
+
+    if (type->create && type->attach(&rebuild->objects, &tree->files[i], -1, NULL, e) < 0)
+      return -1;
   }
   return 0;
 }
