@@ -10,6 +10,7 @@
 #include "tap.h"
 
 #include <fcntl.h>
+#include <mqueue.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 /* A process in namespaces of its own, with what `prepare` makes there; then it waits. */
@@ -516,23 +518,69 @@ static void test_segments(void)
   }
 }
 
+static int prepare_posix(void)
+{
+  struct mq_attr attributes = {.mq_maxmsg = 3, .mq_msgsize = 100};
+  int fd;
+
+  umask(0);
+  if (write_setting("fs/mqueue/msg_max", "20"))
+    return -1;
+  fd = mq_open("/small", O_RDWR | O_CREAT, 0642, &attributes);
+  if (fd < 0 || fchown(fd, 1000, 1001) < 0)
+    return -1;
+  attributes.mq_maxmsg = 20;
+  return mq_open("/larger than usual", O_RDWR | O_CREAT, 0600, &attributes) < 0;
+}
+
+static void test_posix(void)
+{
+  CLEANUP(leave) struct passage passage;
+
+  if (!pass(&passage, prepare_posix, "named queues"))
+    return;
+  ok(same_details(&passage.first, &passage.second, "ipc") &&
+         json_array_size(json_object_get(detail_of(&passage.second, "ipc"), "posix_queues")) == 2,
+     "two named queues with owners, modes and limits are the same");
+}
+
+static int prepare_full(void)
+{
+  int fd = mq_open("/full", O_RDWR | O_CREAT, 0600, NULL);
+
+  return fd < 0 || mq_send(fd, "x", 1, 1) < 0;
+}
+
 static int prepare_forced(void)
 {
   return write_setting("kernel/shm_rmid_forced", "1") || shmget(IPC_PRIVATE, 1, 0600) < 0;
 }
 
-static void test_refusals(void)
+/* Found while it runs, and again by a dump that comes too late for that. */
+static void refuse_state(preparation *prepare, const char *object, const char *expected)
 {
   CLEANUP(json_decrefp) json_t *obstacles = json_array();
-  pid_t pid = start(prepare_forced);
+  CLEANUP(tree_free) struct tree tree = {0};
+  struct dumping dumping = {.tree = &tree};
+  pid_t pid = start(prepare);
   struct err e = {""};
-  const char *reason;
+  const json_t *obstacle;
 
   ok(namespaces_check(pid, owns_all, NULL, obstacles, &e) == 0 && json_array_size(obstacles) == 1,
-     "segments that end by themselves are an obstacle %s", e.text);
-  reason = json_string_value(json_object_get(json_array_get(obstacles, 0), "reason"));
-  ok(reason && strstr(reason, "kernel.shm_rmid_forced"), "it says why: %s", reason);
+     "one obstacle %s", e.text);
+  obstacle = json_array_get(obstacles, 0);
+  ok(obstacle && strstr(json_string_value(json_object_get(obstacle, "object")), object) &&
+         strstr(json_string_value(json_object_get(obstacle, "reason")), expected),
+     "%s: %s", object, json_string_value(json_object_get(obstacle, "reason")));
+  e = (struct err){""};
+  ok(!take(pid, &dumping, &e) && strstr(e.text, expected), "the dump: %s", e.text);
   end(pid);
+}
+
+static void test_refusals(void)
+{
+  refuse_state(prepare_forced, "ipc namespace", "kernel.shm_rmid_forced");
+  refuse_state(prepare_full, "message queue /full", "1 messages wait in it");
 }
 
 /* What an image may say is checked before it is done, and nothing is done to our own namespaces. */
@@ -576,7 +624,8 @@ static void test_bad_details(void)
   refuse(pid, "net", sysctl, "none of this namespace");
   refuse(pid, "net", above, "none of this namespace");
   refuse(pid, "net", address, "\"10.0.0.256\" is none");
-  refuse(pid, "ipc", "{\"sets\":[],\"queues\":7,\"settings\":{}}", "is not a list");
+  refuse(pid, "ipc", "{\"sets\":[],\"queues\":7,\"posix_queues\":[],\"settings\":{}}",
+         "is not a list");
   end(pid);
 }
 
@@ -610,6 +659,7 @@ int main(void)
   test_semaphores();
   test_messages();
   test_segments();
+  test_posix();
   test_refusals();
   test_bad_details();
   test_inside();

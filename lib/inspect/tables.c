@@ -167,6 +167,43 @@ static void print_descriptors(const struct tree *tree, const struct process *pro
   }
 }
 
+/* A line for each value that is not empty: the way to it, and the value. */
+static void print_values(const char *way, const json_t *value, FILE *out)
+{
+  const char *member;
+  json_t *below;
+  size_t index;
+
+  json_object_foreach((json_t *)value, member, below)
+  {
+    char longer[256];
+
+    snprintf(longer, sizeof(longer), "%s %s", way, member);
+    print_values(longer, below, out);
+  }
+  json_array_foreach(value, index, below)
+  {
+    char longer[256];
+
+    snprintf(longer, sizeof(longer), "%s %zu", way, index);
+    print_values(longer, below, out);
+  }
+  if (json_is_integer(value))
+    fprintf(out, "%s = %" JSON_INTEGER_FORMAT "\n", way, json_integer_value(value));
+  else if (json_is_string(value))
+    fprintf(out, "%s = %.*s%s\n", way, (int)strcspn(json_string_value(value), "\n"),
+            json_string_value(value), strchr(json_string_value(value), '\n') ? " ..." : "");
+}
+
+/* JSON of an image may be nested as deep as its parser takes it: what we make is not. */
+static void print_namespaces(const struct tree *tree, FILE *out)
+{
+  if (tree->namespace_count)
+    fprintf(out, "\nnamespaces:\n");
+  for (size_t i = 0; i < tree->namespace_count; i++)
+    print_values(tree->namespaces[i].type, tree->namespaces[i].detail, out);
+}
+
 int inspect_print_tables(const struct inspection *inspection, FILE *out, struct err *e)
 {
   const struct tree *tree = &inspection->tree;
@@ -178,5 +215,6 @@ int inspect_print_tables(const struct inspection *inspection, FILE *out, struct 
     print_maps(inspection, &inspection->spaces[i], out);
   for (size_t i = 0; i < tree->process_count; i++)
     print_descriptors(tree, &tree->processes[i], out);
+  print_namespaces(tree, out);
   return fflush(out) == 0 && !ferror(out) ? 0 : err_sys(e, "write");
 }

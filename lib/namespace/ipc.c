@@ -28,12 +28,14 @@ struct detail {
   struct semaphore_set *sets;
   size_t set_count;
   json_t *queues;
+  json_t *posix_queues;
   json_t *settings;
 };
 
 static const struct field fields[] = {
     F_LIST(struct detail, sets, set_count, semaphore_set_fields),
     F_JSON(struct detail, queues),
+    F_JSON(struct detail, posix_queues),
     F_JSON(struct detail, settings),
     F_END,
 };
@@ -65,10 +67,11 @@ static json_t *list_segments(void *argument, int *fd, struct err *e)
   return ids;
 }
 
-static int check(pid_t init, json_t *obstacles, struct err *e)
+static json_t *check_inside(void *argument, int *fd, struct err *e)
 {
+  json_t *obstacles = json_array();
   struct err why = {""};
-  json_t *ids = inside_run(init, "ipc", list_segments, NULL, NULL, &why);
+  json_t *ids = list_segments(argument, fd, &why);
   int result = 0;
 
   if (!ids) {
@@ -77,7 +80,24 @@ static int check(pid_t init, json_t *obstacles, struct err *e)
         obstacles, json_pack("{s:s, s:s}", "object", "ipc namespace", "reason", why.text));
   }
   json_decref(ids);
-  return result < 0 ? err_set(e, "out of memory") : 0;
+  if (result < 0)
+    err_set(e, "out of memory");
+  if (result < 0 || posix_queues_check(obstacles, e) < 0) {
+    json_decref(obstacles);
+    return NULL;
+  }
+  return obstacles;
+}
+
+static int check(pid_t init, json_t *obstacles, struct err *e)
+{
+  json_t *found = inside_run(init, "ipc", check_inside, NULL, NULL, e);
+  int result = found ? json_array_extend(obstacles, found) : -1;
+
+  if (found && result < 0)
+    err_set(e, "out of memory");
+  json_decref(found);
+  return result;
 }
 
 static bool is_known(const struct tree *tree, json_int_t id)
@@ -146,14 +166,17 @@ static json_t *dump_inside(void *argument, int *fd, struct err *e)
   const struct namespace_owner *owner = argument;
   json_t *sets = semaphores_dump(owner, e);
   json_t *queues = sets ? queues_dump(owner->init, e) : NULL;
-  json_t *detail =
-      queues ? json_pack("{s:O, s:O, s:{}}", "sets", sets, "queues", queues, "settings") : NULL;
+  json_t *posix = queues ? posix_queues_dump(owner->init, e) : NULL;
+  json_t *detail = posix ? json_pack("{s:O, s:O, s:O, s:{}}", "sets", sets, "queues", queues,
+                                     "posix_queues", posix, "settings")
+                         : NULL;
 
   (void)fd;
-  if (queues && !detail)
+  if (posix && !detail)
     err_set(e, "out of memory");
   json_decref(sets);
   json_decref(queues);
+  json_decref(posix);
   return detail;
 }
 
@@ -197,7 +220,8 @@ static json_t *restore_inside(void *argument, int *fd, struct err *e)
 
   (void)fd;
   if (semaphores_restore(inside->init, detail->sets, detail->set_count, e) < 0 ||
-      queues_restore(inside->init, detail->queues, e) < 0)
+      queues_restore(inside->init, detail->queues, e) < 0 ||
+      posix_queues_restore(inside->init, detail->posix_queues, e) < 0)
     return NULL;
   return json_true();
 }

@@ -63,7 +63,7 @@ static int add_directory(json_t *values, const char *path, int depth, struct err
 
   if (!directory)
     return errno == ENOENT ? 0 : err_sys(e, "%s", path);
-  while ((entry = readdir(directory))) {
+  while (errno = 0, (entry = readdir(directory))) {
     AUTO_FREE char *below = NULL;
 
     if (entry->d_name[0] == '.' || is_of_device(path, entry->d_name))
@@ -72,7 +72,7 @@ static int add_directory(json_t *values, const char *path, int depth, struct err
     if (!below || add_below(values, below, depth + 1, e) < 0)
       return -1;
   }
-  return 0;
+  return errno ? err_sys(e, "%s", path) : 0;
 }
 
 static int add_below(json_t *values, const char *path, int depth, struct err *e)
