@@ -540,7 +540,7 @@ static void test_posix(void)
   if (!pass(&passage, prepare_posix, "named queues"))
     return;
   ok(same_details(&passage.first, &passage.second, "ipc") &&
-         json_array_size(json_object_get(detail_of(&passage.second, "ipc"), "posix_queues")) == 2,
+         json_array_size(json_object_get(detail_of(&passage.second, "ipc"), "named_queues")) == 2,
      "two named queues with owners, modes and limits are the same");
 }
 
@@ -624,7 +624,7 @@ static void test_bad_details(void)
   refuse(pid, "net", sysctl, "none of this namespace");
   refuse(pid, "net", above, "none of this namespace");
   refuse(pid, "net", address, "\"10.0.0.256\" is none");
-  refuse(pid, "ipc", "{\"sets\":[],\"queues\":7,\"posix_queues\":[],\"settings\":{}}",
+  refuse(pid, "ipc", "{\"sets\":[],\"queues\":7,\"named_queues\":[],\"settings\":{}}",
          "is not a list");
   end(pid);
 }

@@ -28,14 +28,14 @@ struct detail {
   struct semaphore_set *sets;
   size_t set_count;
   json_t *queues;
-  json_t *posix_queues;
+  json_t *named_queues;
   json_t *settings;
 };
 
 static const struct field fields[] = {
     F_LIST(struct detail, sets, set_count, semaphore_set_fields),
     F_JSON(struct detail, queues),
-    F_JSON(struct detail, posix_queues),
+    F_JSON(struct detail, named_queues),
     F_JSON(struct detail, settings),
     F_END,
 };
@@ -54,6 +54,8 @@ static json_t *list_segments(void *argument, int *fd, struct err *e)
 
   (void)argument;
   (void)fd;
+  if (!ids)
+    err_set(e, "out of memory");
   for (int i = 0; ids && i <= highest; i++) {
     int id = shmctl(i, SHM_STAT, &stat);
 
@@ -82,7 +84,7 @@ static json_t *check_inside(void *argument, int *fd, struct err *e)
   json_decref(ids);
   if (result < 0)
     err_set(e, "out of memory");
-  if (result < 0 || posix_queues_check(obstacles, e) < 0) {
+  if (result < 0 || named_queues_check(obstacles, e) < 0) {
     json_decref(obstacles);
     return NULL;
   }
@@ -166,9 +168,9 @@ static json_t *dump_inside(void *argument, int *fd, struct err *e)
   const struct namespace_owner *owner = argument;
   json_t *sets = semaphores_dump(owner, e);
   json_t *queues = sets ? queues_dump(owner->init, e) : NULL;
-  json_t *posix = queues ? posix_queues_dump(owner->init, e) : NULL;
+  json_t *posix = queues ? named_queues_dump(owner->init, e) : NULL;
   json_t *detail = posix ? json_pack("{s:O, s:O, s:O, s:{}}", "sets", sets, "queues", queues,
-                                     "posix_queues", posix, "settings")
+                                     "named_queues", posix, "settings")
                          : NULL;
 
   (void)fd;
@@ -221,7 +223,7 @@ static json_t *restore_inside(void *argument, int *fd, struct err *e)
   (void)fd;
   if (semaphores_restore(inside->init, detail->sets, detail->set_count, e) < 0 ||
       queues_restore(inside->init, detail->queues, e) < 0 ||
-      posix_queues_restore(inside->init, detail->posix_queues, e) < 0)
+      named_queues_restore(inside->init, detail->named_queues, e) < 0)
     return NULL;
   return json_true();
 }

@@ -37,9 +37,9 @@ int adjustments_dump(const struct namespace_owner *owner, struct semaphore_set *
 int adjustments_restore(const struct namespace_owner *owner, const struct semaphore_set *set,
                         struct err *e);
 
-/* posix.c: message queues that have a name (mq_overview(7)), a JSON list. */
-int posix_queues_check(json_t *obstacles, struct err *e);
-json_t *posix_queues_dump(pid_t init, struct err *e);
-int posix_queues_restore(pid_t init, const json_t *list, struct err *e);
+/* named_queues.c: message queues that have a name (mq_overview(7)), a JSON list. */
+int named_queues_check(json_t *obstacles, struct err *e);
+json_t *named_queues_dump(pid_t init, struct err *e);
+int named_queues_restore(pid_t init, const json_t *list, struct err *e);
 
 #endif

@@ -9,10 +9,6 @@
 #include <string.h>
 #include <sys/msg.h>
 
-#ifndef MSG_STAT_ANY
-#define MSG_STAT_ANY 13
-#endif
-
 struct message {
   int64_t type;
   struct blob data;
@@ -96,6 +92,8 @@ json_t *queues_dump(pid_t init, struct err *e)
   struct msqid_ds stat;
   int highest = msgctl(0, MSG_INFO, &stat);
 
+  if (!list)
+    err_set(e, "out of memory");
   for (int i = 0; list && i <= highest; i++) {
     int id = msgctl(i, MSG_STAT, &stat);
     json_t *queue;
@@ -118,12 +116,10 @@ static int make_queue(key_t key, int flags, const void *context)
   return msgget(key, flags);
 }
 
-static int set_queue(const struct queue *queue, const struct sysv_object *owner, uint64_t bytes,
-                     struct err *e)
+static int set_queue(const struct sysv_object *owner, uint64_t bytes, struct err *e)
 {
   struct msqid_ds stat = {.msg_qbytes = bytes};
 
-  (void)queue;
   sysv_set_owner(owner, &stat.msg_perm);
   return msgctl(owner->id, IPC_SET, &stat) < 0 ? err_sys(e, "owner") : 0;
 }
@@ -163,8 +159,8 @@ static int restore_queue(pid_t init, const json_t *json, struct err *e)
       sysv_from_image(init, &queue.object, &owner, e) < 0 ||
       sysv_make("msg", &owner, make_queue, NULL, e) < 0)
     return -1;
-  if (set_queue(&queue, &owner, room_for(&queue), e) < 0 || send_messages(&queue, e) < 0 ||
-      set_queue(&queue, &owner, queue.max_bytes, e) < 0)
+  if (set_queue(&owner, room_for(&queue), e) < 0 || send_messages(&queue, e) < 0 ||
+      set_queue(&owner, queue.max_bytes, e) < 0)
     return err_prefix(e, "message queue %d", queue.object.id);
   return 0;
 }

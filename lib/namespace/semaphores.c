@@ -84,8 +84,10 @@ json_t *semaphores_dump(const struct namespace_owner *owner, struct err *e)
   struct seminfo info;
   int highest = semctl(0, 0, SEM_INFO, (union argument){.info = &info});
 
+  if (!list)
+    err_set(e, "out of memory");
   for (int i = 0; list && i <= highest; i++) {
-    struct semid_ds stat;
+    struct semid_ds stat = {0};
     int id = semctl(i, 0, SEM_STAT, (union argument){.stat = &stat});
     json_t *set;
 

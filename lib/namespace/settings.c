@@ -94,6 +94,8 @@ static json_t *read_all(void *argument, int *fd, struct err *e)
   json_t *values = json_object();
 
   (void)fd;
+  if (!values)
+    err_set(e, "out of memory");
   for (size_t i = 0; values && paths[i]; i++) {
     AUTO_FREE char *path = io_format(e, SYSCTL "%s", paths[i]);
 

@@ -1,6 +1,6 @@
 /*
  * Descriptors of POSIX message queues (mq_overview(7)) of a container's own ipc namespace. The
- * queues themselves are of that namespace (lib/namespace/posix.c) and there before this.
+ * queues themselves are of that namespace (lib/namespace/named_queues.c) and there before this.
  */
 #include "object/mqueue.h"
 

@@ -98,7 +98,7 @@ int sysvshm_open(int id, size_t size, int access, struct err *e)
   if (map == (void *)-1) /* NOLINT: shmat(2) says so */
     return err_sys(e, "segment %d", id);
   snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)map,
-           (unsigned long)map + ((size + 4095) & ~4095UL));
+           (unsigned long)map + (unsigned long)((size + 4095) & ~4095UL));
   fd = open(path, access | O_CLOEXEC);
   if (fd < 0)
     err_sys(e, "%s", path);

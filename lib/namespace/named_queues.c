@@ -18,23 +18,23 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-struct posix_queue {
+struct named_queue {
   char *name;
   uint32_t uid, gid, mode;
   uint64_t max_messages, message_size;
 };
 
 static const struct field fields[] = {
-    F_STRING(struct posix_queue, name),
-    F_UNSIGNED(struct posix_queue, uid),
-    F_UNSIGNED(struct posix_queue, gid),
-    F_HEX(struct posix_queue, mode),
-    F_UNSIGNED(struct posix_queue, max_messages),
-    F_UNSIGNED(struct posix_queue, message_size),
+    F_STRING(struct named_queue, name),
+    F_UNSIGNED(struct named_queue, uid),
+    F_UNSIGNED(struct named_queue, gid),
+    F_HEX(struct named_queue, mode),
+    F_UNSIGNED(struct named_queue, max_messages),
+    F_UNSIGNED(struct named_queue, message_size),
     F_END,
 };
 
-static void queue_free(struct posix_queue *queue)
+static void queue_free(struct named_queue *queue)
 {
   fields_free(fields, queue);
 }
@@ -95,7 +95,7 @@ static int check_queue(const char *name, int fd, void *context, struct err *e)
   return 0;
 }
 
-int posix_queues_check(json_t *obstacles, struct err *e)
+int named_queues_check(json_t *obstacles, struct err *e)
 {
   return for_each_queue(check_queue, obstacles, e);
 }
@@ -105,7 +105,7 @@ struct listing {
   json_t *list;
 };
 
-static int describe(pid_t init, int fd, struct posix_queue *queue, struct err *e)
+static int describe(pid_t init, int fd, struct named_queue *queue, struct err *e)
 {
   struct proc_idmap uids, gids;
   struct mqueue state;
@@ -128,7 +128,7 @@ static int describe(pid_t init, int fd, struct posix_queue *queue, struct err *e
 static int dump_queue(const char *name, int fd, void *context, struct err *e)
 {
   const struct listing *listing = context;
-  struct posix_queue queue = {.name = (char *)name};
+  struct named_queue queue = {.name = (char *)name};
   json_t *json;
 
   if (describe(listing->init, fd, &queue, e) < 0)
@@ -139,11 +139,13 @@ static int dump_queue(const char *name, int fd, void *context, struct err *e)
   return 0;
 }
 
-json_t *posix_queues_dump(pid_t init, struct err *e)
+json_t *named_queues_dump(pid_t init, struct err *e)
 {
   struct listing listing = {init, json_array()};
 
-  if (listing.list && for_each_queue(dump_queue, &listing, e) < 0) {
+  if (!listing.list)
+    err_set(e, "out of memory");
+  else if (for_each_queue(dump_queue, &listing, e) < 0) {
     json_decref(listing.list);
     return NULL;
   }
@@ -151,7 +153,7 @@ json_t *posix_queues_dump(pid_t init, struct err *e)
 }
 
 /* By its owner, who alone may be known to the file system of a user namespace. */
-static int make_queue(const struct posix_queue *queue, uint32_t uid, uint32_t gid, struct err *e)
+static int make_queue(const struct named_queue *queue, uint32_t uid, uint32_t gid, struct err *e)
 {
   AUTO_FREE char *name = io_format(e, "/%s", queue->name);
   struct mq_attr attributes = {.mq_maxmsg = (long)queue->max_messages,
@@ -174,7 +176,7 @@ static int make_queue(const struct posix_queue *queue, uint32_t uid, uint32_t gi
   return 0;
 }
 
-static int owner_outside(pid_t init, const struct posix_queue *queue, uint32_t *uid, uint32_t *gid,
+static int owner_outside(pid_t init, const struct named_queue *queue, uint32_t *uid, uint32_t *gid,
                          struct err *e)
 {
   struct proc_idmap uids, gids;
@@ -194,7 +196,7 @@ static int owner_outside(pid_t init, const struct posix_queue *queue, uint32_t *
 
 static int restore_queue(pid_t init, const json_t *json, struct err *e)
 {
-  CLEANUP(queue_free) struct posix_queue queue = {0};
+  CLEANUP(queue_free) struct named_queue queue = {0};
   uint32_t uid, gid;
 
   if (fields_from_json(fields, &queue, json, e) < 0)
@@ -207,12 +209,12 @@ static int restore_queue(pid_t init, const json_t *json, struct err *e)
   return make_queue(&queue, uid, gid, e);
 }
 
-int posix_queues_restore(pid_t init, const json_t *list, struct err *e)
+int named_queues_restore(pid_t init, const json_t *list, struct err *e)
 {
   struct rlimit limit;
 
   if (!json_is_array(list))
-    return err_set(e, "posix_queues: is not a list");
+    return err_set(e, "named_queues: is not a list");
   /* The limit is that of who makes them: ours. */
   if (getrlimit(RLIMIT_MSGQUEUE, &limit) == 0) {
     limit.rlim_cur = limit.rlim_max;
