@@ -281,9 +281,13 @@ static int prepare_network(void)
                 "ip address add fd00::7/64 dev lo nodad && ip address del 127.0.0.1/8 dev lo");
 }
 
-static const json_t *setting(const struct dumping *dumping, const char *name)
+/* "" for one that is as in any new namespace. */
+static const char *setting(const struct dumping *dumping, const char *name)
 {
-  return json_object_get(json_object_get(detail_of(dumping, "net"), "settings"), name);
+  const json_t *settings = json_object_get(detail_of(dumping, "net"), "settings");
+  const char *value = json_string_value(json_object_get(settings, name));
+
+  return value ? value : "";
 }
 
 static void test_network(void)
@@ -298,12 +302,11 @@ static void test_network(void)
   ok(json_integer_value(json_object_get(loopback, "mtu")) == 1400 &&
          json_array_size(json_object_get(loopback, "addresses")) == 4,
      "the device has its size of packets and four addresses");
-  ok(json_equal(setting(&passage.second, "net/core/somaxconn"), json_string("99")) &&
-         json_equal(setting(&passage.second, "net/ipv6/conf/all/forwarding"), json_string("1")) &&
-         json_equal(setting(&passage.second, "net/ipv4/ip_local_port_range"),
-                    json_string("20000\t20100")),
+  ok(strcmp(setting(&passage.second, "net/core/somaxconn"), "99") == 0 &&
+         strcmp(setting(&passage.second, "net/ipv6/conf/all/forwarding"), "1") == 0 &&
+         strcmp(setting(&passage.second, "net/ipv4/ip_local_port_range"), "20000\t20100") == 0,
      "what was changed is there");
-  ok(!setting(&passage.second, "net/ipv4/tcp_retries2"), "what was not changed is not spoken of");
+  ok(!*setting(&passage.second, "net/ipv4/tcp_retries2"), "what was not changed is not spoken of");
 }
 
 static void test_quiet_network(void)
