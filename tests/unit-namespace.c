@@ -124,9 +124,11 @@ static bool take(pid_t pid, struct dumping *dumping, struct err *e)
       .add_file = add_file,
       .context = dumping,
   };
+  CLEANUP(json_decrefp) json_t *prepared = namespaces_prepare(pid, owns_all, NULL, e);
   bool taken;
 
-  if (!hold(&tracee, pid, e))
+  owner.prepared = prepared;
+  if (!prepared || !hold(&tracee, pid, e))
     return false;
   taken = namespaces_dump(&owner, owns_all, NULL, dumping->tree, e) == 0;
   return release(&tracee, &(struct err){""}) && taken;
@@ -353,32 +355,24 @@ static int prepare_semaphores(void)
          undo(set, 3, -30000);
 }
 
-static json_t *read_semaphores(void *argument, int *fd, struct err *e)
+static int read_semaphores(void *argument, struct err *e)
 {
-  unsigned short values[5];
+  int set = semget(0x5eafeed, 0, 0);
 
-  (void)argument;
-  (void)fd;
-  if (semctl(semget(0x5eafeed, 0, 0), 0, GETALL, (union semaphore_argument){.values = values}) <
-      0) {
-    err_sys(e, "values");
-    return NULL;
-  }
-  return json_pack("[i,i,i,i,i]", values[0], values[1], values[2], values[3], values[4]);
+  return semctl(set, 0, GETALL, (union semaphore_argument){.values = argument}) < 0
+             ? err_sys(e, "values")
+             : 0;
 }
 
-static bool has_values(pid_t pid, int a, int b, int c, int d, int f)
+static bool has_values(pid_t pid, const unsigned short expected[5])
 {
   struct err e = {""};
-  json_t *values = inside_run(pid, "ipc", read_semaphores, NULL, NULL, &e);
-  json_t *expected = json_pack("[i,i,i,i,i]", a, b, c, d, f);
-  bool same = json_equal(values, expected);
-  AUTO_FREE char *text = values ? json_dumps(values, 0) : NULL;
+  unsigned short values[5] = {0};
+  bool same = inside(pid, "ipc", read_semaphores, values, &e) == 0 &&
+              memcmp(values, expected, sizeof(values)) == 0;
 
   if (!same)
-    printf("# %s %s\n", text, e.text);
-  json_decref(values);
-  json_decref(expected);
+    printf("# %u %u %u %u %u %s\n", values[0], values[1], values[2], values[3], values[4], e.text);
   return same;
 }
 
@@ -413,6 +407,8 @@ static bool shares_ipc(pid_t a, pid_t b)
 static void test_semaphores(void)
 {
   CLEANUP(leave) struct passage passage;
+  static const unsigned short owed[] = {20001, 0, 0, 2767, 7};
+  static const unsigned short paid[] = {0, 1, 32767, 20000, 7};
   const json_t *set;
   pid_t beside;
 
@@ -422,13 +418,13 @@ static void test_semaphores(void)
      "ids, keys, modes, values, last processes and adjustments are the same");
   set = json_array_get(json_object_get(detail_of(&passage.second, "ipc"), "sets"), 0);
   ok(json_array_size(json_object_get(set, "adjustments")) == 4, "four adjustments were found");
-  ok(has_values(passage.from, 20001, 0, 0, 2767, 7), "asking has changed nothing");
-  ok(has_values(passage.to, 20001, 0, 0, 2767, 7), "neither has restoring");
+  ok(has_values(passage.from, owed), "asking has changed nothing");
+  ok(has_values(passage.to, owed), "neither has restoring");
   beside = start_beside(passage.to);
   ok(shares_ipc(beside, passage.to), "somebody else enters");
   end(passage.to);
   passage.to = beside;
-  ok(has_values(beside, 0, 1, 32767, 20000, 7), "what is owed is paid when the process ends");
+  ok(has_values(beside, paid), "what is owed is paid when the process ends");
 }
 
 struct packet {
@@ -632,22 +628,54 @@ static void test_bad_details(void)
   end(pid);
 }
 
-static json_t *die_there(void *argument, int *fd, struct err *e)
+static int die_there(void *argument, struct err *e)
 {
   (void)argument;
-  (void)fd;
   (void)e;
   abort();
 }
 
+static int fail_there(void *argument, struct err *e)
+{
+  return err_set(e, "%s", (const char *)argument);
+}
+
+static int look_around(void *argument, struct err *e)
+{
+  return gethostname(argument, 64) < 0 ? err_sys(e, "name") : 0;
+}
+
+static bool at_home(const char *name)
+{
+  char now[65] = "";
+
+  return gethostname(now, sizeof(now)) == 0 && strcmp(now, name) == 0;
+}
+
 static void test_inside(void)
 {
+  pid_t pid = start(prepare_names);
+  char home[65] = "", there[65] = "";
+  struct identity before;
   struct err e = {""};
 
-  ok(!inside_run(getpid(), "uts", die_there, NULL, NULL, &e) && strstr(e.text, "died"),
-     "a death inside is an error: %s", e.text);
-  ok(!inside_run(INT32_MAX, "uts", die_there, NULL, NULL, &e) && strstr(e.text, "No such"),
-     "so is a process that is not there: %s", e.text);
+  gethostname(home, sizeof(home));
+  ok(inside(pid, "uts", look_around, there, &e) == 0 && strcmp(there, "original\xff") == 0 &&
+         at_home(home),
+     "there, and home again %s", e.text);
+  ok(inside(pid, "uts", fail_there, (char *)"on purpose", &e) < 0 && strstr(e.text, "on purpose") &&
+         at_home(home),
+     "home again after an error: %s", e.text);
+  ok(inside(INT32_MAX, "uts", look_around, there, &e) < 0 && strstr(e.text, "No such"),
+     "no process: %s", e.text);
+  ok(inside_all(pid, fail_there, (char *)"in all", &e) < 0 && strstr(e.text, "in all"),
+     "an error in all namespaces comes back: %s", e.text);
+  ok(inside_all(pid, die_there, NULL, &e) < 0 && strstr(e.text, "died"), "so does a death: %s",
+     e.text);
+  end(pid);
+  ok(identity_take(&before, 1000, 1001, &e) == 0 && geteuid() == 1000 && getegid() == 1001 &&
+         identity_return(&before, &e) == 0 && geteuid() == 0 && getegid() == before.gid,
+     "another user, and back %s", e.text);
 }
 
 int main(void)

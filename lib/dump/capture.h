@@ -91,6 +91,7 @@ struct capture {
   struct object_dump objects;
   const char *own_namespaces[8]; /* kinds of those in which nobody but the tree is */
   size_t own_namespace_count;
+  json_t *prepared;        /* of them, before the stop */
   json_t *obstacles;       /* array of {pid, object, reason} */
   struct timespec stopped; /* when the first thread stood */
   uint64_t memory_bytes;

@@ -136,6 +136,7 @@ static void capture_free(struct capture *capture)
   json_decref(capture->obstacles);
   json_decref(capture->objects.outsiders);
   json_decref(capture->objects.shared);
+  json_decref(capture->prepared);
 }
 
 /* All obstacles in one error: the first as the message, the others below it. */

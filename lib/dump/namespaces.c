@@ -62,8 +62,10 @@ int capture_check_namespaces(struct capture *capture, struct err *e)
   size_t i;
   int result;
 
-  if (!found)
-    return err_set(e, "out of memory");
+  json_decref(capture->prepared);
+  capture->prepared = namespaces_prepare(init, capture_owns_namespace, capture, e);
+  if (!capture->prepared || !found)
+    return -1;
   result = namespaces_check(init, capture_owns_namespace, capture, found, e);
   json_array_foreach(found, i, obstacle)
   {
@@ -90,6 +92,7 @@ int capture_namespaces(struct capture *capture, struct err *e)
       .init = capture->options->pid,
       .members = members,
       .tree = &capture->tree,
+      .prepared = capture->prepared,
       .add_file = add_file,
       .context = capture,
   };

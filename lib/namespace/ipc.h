@@ -1,4 +1,4 @@
-/* The parts of an ipc namespace. Unless said otherwise all run in a process that has entered it. */
+/* The parts of an ipc namespace. Unless said otherwise all run inside it. */
 #ifndef CKPT_NAMESPACE_IPC_H
 #define CKPT_NAMESPACE_IPC_H
 
@@ -29,7 +29,8 @@ struct adjustment {
 extern const struct field semaphore_set_fields[];
 
 /* semaphores.c. Their numbers of the machine's processes become those of the members. */
-json_t *semaphores_dump(const struct namespace_owner *owner, struct err *e);
+int semaphores_dump(const struct namespace_owner *owner, struct semaphore_set **sets, size_t *count,
+                    struct err *e);
 int semaphores_restore(pid_t init, const struct semaphore_set *sets, size_t count, struct err *e);
 int semaphores_finish(pid_t init, const struct semaphore_set *sets, size_t count, struct err *e);
 /* adjustments.c. Not in the namespace, but by remote system calls in its members. */

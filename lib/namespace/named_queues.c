@@ -7,6 +7,7 @@
 #include "base/io.h"
 #include "namespace/ipc.h"
 #include "object/mqueue.h"
+#include "proc/inside.h"
 #include "proc/proc.h"
 
 #include <dirent.h>
@@ -158,22 +159,23 @@ static int make_queue(const struct named_queue *queue, uint32_t uid, uint32_t gi
   AUTO_FREE char *name = io_format(e, "/%s", queue->name);
   struct mq_attr attributes = {.mq_maxmsg = (long)queue->max_messages,
                                .mq_msgsize = (long)queue->message_size};
-  uid_t our_uid = geteuid();
-  gid_t our_gid = getegid();
+  struct identity before;
   int fd;
+  int failed;
 
-  if (!name)
+  if (!name || identity_take(&before, uid, gid, e) < 0)
     return -1;
-  umask(0);
-  if (setegid(gid) < 0 || seteuid(uid) < 0)
-    return err_sys(e, "message queue %s: its owner", name);
-  fd = mq_open(name, O_RDWR | O_CREAT | O_EXCL, queue->mode & 07777, &attributes);
-  if (fd < 0)
-    return err_sys(e, "message queue %s", name);
-  close(fd);
-  if (seteuid(our_uid) < 0 || setegid(our_gid) < 0)
-    return err_sys(e, "message queue %s: its owner", name);
-  return 0;
+  fd = mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, &attributes);
+  failed = errno;
+  if (identity_return(&before, e) < 0)
+    return -1;
+  errno = failed;
+  if (fd < 0 || fchmod(fd, queue->mode & 07777) < 0)
+    err_sys(e, "message queue %s", name);
+  else
+    failed = 0;
+  cleanup_close(&fd);
+  return failed ? -1 : 0;
 }
 
 static int owner_outside(pid_t init, const struct named_queue *queue, uint32_t *uid, uint32_t *gid,

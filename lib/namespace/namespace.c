@@ -24,6 +24,26 @@ int namespaces_check(pid_t init, namespace_filter *is_own, void *context, json_t
   return 0;
 }
 
+json_t *namespaces_prepare(pid_t init, namespace_filter *is_own, void *context, struct err *e)
+{
+  json_t *prepared = json_object();
+
+  if (!prepared)
+    err_set(e, "out of memory");
+  for (size_t i = 0; prepared && types[i]; i++) {
+    json_t *one;
+
+    if (!types[i]->prepare || !is_own(context, types[i]->kind))
+      continue;
+    one = types[i]->prepare(init, e);
+    if (!one || json_object_set_new(prepared, types[i]->name, one) < 0) {
+      json_decref(prepared);
+      return NULL;
+    }
+  }
+  return prepared;
+}
+
 int namespaces_dump(const struct namespace_owner *owner, namespace_filter *is_own, void *context,
                     struct tree *tree, struct err *e)
 {

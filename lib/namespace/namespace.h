@@ -29,6 +29,7 @@ struct namespace_owner {
   const struct namespace_member *members;
   size_t member_count;
   const struct tree *tree; /* as it is known so far */
+  const json_t *prepared;  /* dump: what namespaces_prepare returned */
   /* Dump: adds an object that no process has open to it. */
   int (*add_file)(void *context, const struct object_source *object, struct err *e);
   void *context; /* add_file's */
@@ -43,6 +44,12 @@ struct namespace_type {
    * cannot come back. May be NULL.
    */
   int (*check)(pid_t init, json_t *obstacles, struct err *e);
+
+  /*
+   * The same: what takes too long while the tree stands, and changes rarely. May be NULL. Returns
+   * what dump finds in `prepared` under the type's name.
+   */
+  json_t *(*prepare)(pid_t init, struct err *e);
 
   /* The tree is stopped: returns the detail. Must leave the namespace as it was. */
   json_t *(*dump)(const struct namespace_owner *owner, struct err *e);
@@ -61,6 +68,9 @@ struct namespace_type {
 typedef bool namespace_filter(void *context, const char *kind);
 int namespaces_check(pid_t init, namespace_filter *is_own, void *context, json_t *obstacles,
                      struct err *e);
+
+/* What all types have to prepare, by name. */
+json_t *namespaces_prepare(pid_t init, namespace_filter *is_own, void *context, struct err *e);
 
 /* Adds a state of each own namespace to the tree. */
 int namespaces_dump(const struct namespace_owner *owner, namespace_filter *is_own, void *context,

@@ -284,30 +284,26 @@ static int read_loopback(int socket, struct loopback *loopback, struct err *e)
              : 0;
 }
 
-static json_t *dump_loopback(void *argument, int *fd, struct err *e)
+static int dump_loopback(void *argument, struct err *e)
 {
-  CLEANUP(loopback_free) struct loopback loopback = {0};
   AUTO_CLOSE int socket = open_netlink(e);
 
-  (void)argument;
-  (void)fd;
-  if (socket < 0 || read_loopback(socket, &loopback, e) < 0)
-    return NULL;
-  return fields_to_json(loopback_fields, &loopback, e);
+  return socket < 0 ? -1 : read_loopback(socket, argument, e);
+}
+
+static json_t *prepare(pid_t init, struct err *e)
+{
+  return settings_dump(init, "net", setting_paths, e);
 }
 
 static json_t *dump(const struct namespace_owner *owner, struct err *e)
 {
-  json_t *loopback = inside_run(owner->init, "net", dump_loopback, NULL, NULL, e);
-  json_t *settings = loopback ? settings_dump(owner->init, "net", setting_paths, e) : NULL;
-  json_t *detail =
-      settings ? json_pack("{s:O, s:O}", "loopback", loopback, "settings", settings) : NULL;
+  CLEANUP(detail_free) struct detail detail = {0};
 
-  if (settings && !detail)
-    err_set(e, "out of memory");
-  json_decref(loopback);
-  json_decref(settings);
-  return detail;
+  detail.settings = json_incref(json_object_get(owner->prepared, "net"));
+  if (inside(owner->init, "net", dump_loopback, &detail.loopback, e) < 0)
+    return NULL;
+  return fields_to_json(fields, &detail, e);
 }
 
 static bool same_text(const char *a, const char *b)
@@ -431,27 +427,23 @@ static int add_missing(int socket, const struct loopback *wanted, struct err *e)
   return 0;
 }
 
-static json_t *restore_link(void *argument, int *fd, struct err *e)
+static int restore_link(void *argument, struct err *e)
 {
   CLEANUP(loopback_free) struct loopback now = {0};
   AUTO_CLOSE int socket = open_netlink(e);
 
-  (void)fd;
-  if (socket < 0 || read_loopback(socket, &now, e) < 0 ||
-      change_link(socket, argument, &now, e) < 0)
-    return NULL;
-  return json_true();
+  if (socket < 0 || read_loopback(socket, &now, e) < 0)
+    return -1;
+  return change_link(socket, argument, &now, e);
 }
 
-static json_t *restore_addresses(void *argument, int *fd, struct err *e)
+static int restore_addresses(void *argument, struct err *e)
 {
   AUTO_CLOSE int socket = open_netlink(e);
 
-  (void)fd;
-  if (socket < 0 || remove_strangers(socket, argument, e) < 0 ||
-      add_missing(socket, argument, e) < 0)
-    return NULL;
-  return json_true();
+  if (socket < 0 || remove_strangers(socket, argument, e) < 0)
+    return -1;
+  return add_missing(socket, argument, e);
 }
 
 static int check_loopback(const struct loopback *loopback, struct err *e)
@@ -477,15 +469,16 @@ static int restore(pid_t init, const json_t *json, struct err *e)
   if (fields_from_json(fields, &detail, json, e) < 0 || check_loopback(&detail.loopback, e) < 0)
     return -1;
   /* The device's state resets settings of it, and these decide whether it has IPv6 addresses. */
-  if (inside_do(init, "net", restore_link, &detail.loopback, e) < 0 ||
+  if (inside(init, "net", restore_link, &detail.loopback, e) < 0 ||
       settings_restore(init, "net", setting_paths, detail.settings, e) < 0)
     return -1;
-  return inside_do(init, "net", restore_addresses, &detail.loopback, e);
+  return inside(init, "net", restore_addresses, &detail.loopback, e);
 }
 
 const struct namespace_type namespace_net = {
     .name = "net",
     .kind = "net",
+    .prepare = prepare,
     .dump = dump,
     .restore = restore,
 };

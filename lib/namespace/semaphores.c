@@ -30,11 +30,6 @@ union argument {
   struct seminfo *info;
 };
 
-static void set_free(struct semaphore_set *set)
-{
-  fields_free(semaphore_set_fields, set);
-}
-
 static uint32_t number_of(const struct namespace_owner *owner, pid_t pid)
 {
   for (size_t i = 0; i < owner->member_count; i++) {
@@ -67,40 +62,27 @@ static int read_set(const struct namespace_owner *owner, struct semaphore_set *s
   return 0;
 }
 
-static json_t *dump_set(const struct namespace_owner *owner, int id, const struct semid_ds *stat,
-                        struct err *e)
+int semaphores_dump(const struct namespace_owner *owner, struct semaphore_set **sets, size_t *count,
+                    struct err *e)
 {
-  CLEANUP(set_free) struct semaphore_set set = {0};
-
-  if (sysv_to_image(owner->init, id, &stat->sem_perm, &set.object, e) < 0 ||
-      read_set(owner, &set, stat->sem_nsems, e) < 0)
-    return NULL;
-  return fields_to_json(semaphore_set_fields, &set, e);
-}
-
-json_t *semaphores_dump(const struct namespace_owner *owner, struct err *e)
-{
-  json_t *list = json_array();
   struct seminfo info;
   int highest = semctl(0, 0, SEM_INFO, (union argument){.info = &info});
 
-  if (!list)
-    err_set(e, "out of memory");
-  for (int i = 0; list && i <= highest; i++) {
+  for (int i = 0; i <= highest; i++) {
     struct semid_ds stat = {0};
     int id = semctl(i, 0, SEM_STAT, (union argument){.stat = &stat});
-    json_t *set;
+    struct semaphore_set *set;
 
     if (id < 0)
       continue; /* no set has this index */
-    set = dump_set(owner, id, &stat, e);
-    if (!set || json_array_append_new(list, set) < 0) {
-      err_prefix(e, "semaphore set %d", id);
-      json_decref(list);
-      return NULL;
-    }
+    set = list_append(sets, count, sizeof(*set));
+    if (!set)
+      return err_sys(e, "semaphores");
+    if (sysv_to_image(owner->init, id, &stat.sem_perm, &set->object, e) < 0 ||
+        read_set(owner, set, stat.sem_nsems, e) < 0)
+      return err_prefix(e, "semaphore set %d", id);
   }
-  return list;
+  return 0;
 }
 
 static int make_set(key_t key, int flags, const void *context)

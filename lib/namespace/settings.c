@@ -88,44 +88,46 @@ static int add_below(json_t *values, const char *path, int depth, struct err *e)
   return add_value(values, path, e);
 }
 
-static json_t *read_all(void *argument, int *fd, struct err *e)
+struct reading {
+  const char *const *paths;
+  json_t *values;
+};
+
+static int read_all(void *argument, struct err *e)
 {
-  const char *const *paths = argument;
-  json_t *values = json_object();
+  const struct reading *reading = argument;
 
-  (void)fd;
-  if (!values)
-    err_set(e, "out of memory");
-  for (size_t i = 0; values && paths[i]; i++) {
-    AUTO_FREE char *path = io_format(e, SYSCTL "%s", paths[i]);
+  for (size_t i = 0; reading->paths[i]; i++) {
+    AUTO_FREE char *path = io_format(e, SYSCTL "%s", reading->paths[i]);
 
-    if (!path || add_below(values, path, 0, e) < 0) {
-      json_decref(values);
-      return NULL;
-    }
+    if (!path || add_below(reading->values, path, 0, e) < 0)
+      return -1;
   }
-  return values;
+  return 0;
 }
 
 json_t *settings_dump(pid_t pid, const char *kind, const char *const paths[], struct err *e)
 {
-  json_t *values = inside_run(pid, kind, read_all, (void *)paths, NULL, e);
-  json_t *fresh = values ? inside_run(0, kind, read_all, (void *)paths, NULL, e) : NULL;
+  CLEANUP(json_decrefp) json_t *values = json_object();
+  CLEANUP(json_decrefp) json_t *fresh = json_object();
+  struct reading theirs = {paths, values};
+  struct reading usual = {paths, fresh};
   const char *name;
   void *next;
   json_t *value;
 
+  if (!values || !fresh) {
+    err_set(e, "out of memory");
+    return NULL;
+  }
+  if (inside(pid, kind, read_all, &theirs, e) < 0 || inside(0, kind, read_all, &usual, e) < 0)
+    return NULL;
   json_object_foreach_safe(values, next, name, value)
   {
     if (json_equal(value, json_object_get(fresh, name)))
       json_object_del(values, name);
   }
-  if (!fresh) {
-    json_decref(values);
-    return NULL;
-  }
-  json_decref(fresh);
-  return values;
+  return json_incref(values);
 }
 
 static bool has_prefix(const char *name, const char *path)
@@ -150,10 +152,6 @@ static int check_setting(const char *name, const json_t *value, const char *cons
 
 /* Setting one may reset another (ip_forward): again, until all are as they were. */
 enum { ROUNDS = 3 };
-
-struct write_argument {
-  const json_t *settings;
-};
 
 static int write_round(const json_t *settings, bool last, size_t *changed, struct err *e)
 {
@@ -180,23 +178,20 @@ static int write_round(const json_t *settings, bool last, size_t *changed, struc
   return 0;
 }
 
-static json_t *write_all(void *argument, int *fd, struct err *e)
+static int write_all(void *argument, struct err *e)
 {
-  const struct write_argument *write = argument;
   size_t changed = 1;
 
-  (void)fd;
   for (int round = 0; round <= ROUNDS && changed; round++) {
-    if (write_round(write->settings, round == ROUNDS, &changed, e) < 0)
-      return NULL;
+    if (write_round(argument, round == ROUNDS, &changed, e) < 0)
+      return -1;
   }
-  return json_true();
+  return 0;
 }
 
 int settings_restore(pid_t pid, const char *kind, const char *const paths[], const json_t *settings,
                      struct err *e)
 {
-  struct write_argument argument = {settings};
   const char *name;
   json_t *value;
 
@@ -207,5 +202,5 @@ int settings_restore(pid_t pid, const char *kind, const char *const paths[], con
     if (check_setting(name, value, paths, e) < 0)
       return -1;
   }
-  return json_object_size(settings) ? inside_do(pid, kind, write_all, &argument, e) : 0;
+  return json_object_size(settings) ? inside(pid, kind, write_all, (json_t *)settings, e) : 0;
 }

@@ -23,39 +23,33 @@ static void detail_free(struct detail *detail)
   fields_free(fields, detail);
 }
 
-static json_t *read_names(void *argument, int *fd, struct err *e)
+static int read_names(void *argument, struct err *e)
 {
-  struct utsname name;
-  struct detail detail = {.hostname = name.nodename, .domainname = name.domainname};
-
-  (void)argument;
-  (void)fd;
-  uname(&name);
-  return fields_to_json(fields, &detail, e);
+  return uname(argument) < 0 ? err_sys(e, "names") : 0;
 }
 
 static json_t *dump(const struct namespace_owner *owner, struct err *e)
 {
-  return inside_run(owner->init, "uts", read_names, NULL, NULL, e);
+  struct utsname name;
+  struct detail detail = {.hostname = name.nodename, .domainname = name.domainname};
+
+  if (inside(owner->init, "uts", read_names, &name, e) < 0)
+    return NULL;
+  return fields_to_json(fields, &detail, e);
 }
 
-static json_t *write_names(void *argument, int *fd, struct err *e)
+static int write_names(void *argument, struct err *e)
 {
   const struct detail *detail = argument;
   struct utsname name;
   int result = 0;
 
-  (void)fd;
   uname(&name);
   if (strcmp(name.nodename, detail->hostname) != 0)
     result = sethostname(detail->hostname, strlen(detail->hostname));
   if (result == 0 && strcmp(name.domainname, detail->domainname) != 0)
     result = setdomainname(detail->domainname, strlen(detail->domainname));
-  if (result < 0) {
-    err_sys(e, "name");
-    return NULL;
-  }
-  return json_true();
+  return result < 0 ? err_sys(e, "name") : 0;
 }
 
 static int restore(pid_t init, const json_t *json, struct err *e)
@@ -66,7 +60,7 @@ static int restore(pid_t init, const json_t *json, struct err *e)
     return -1;
   if (!detail.hostname || !detail.domainname)
     return err_set(e, "without a name");
-  return inside_do(init, "uts", write_names, &detail, e);
+  return inside(init, "uts", write_names, &detail, e);
 }
 
 const struct namespace_type namespace_uts = {

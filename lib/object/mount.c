@@ -182,16 +182,13 @@ struct job {
   mount_function *function;
 };
 
-static json_t *do_job(void *argument, int *fd, struct err *e)
+static int do_job(void *argument, struct err *e)
 {
   const struct job *job = argument;
 
-  (void)fd;
-  if (fchdir(job->restore->root_fd) < 0 || chroot(".") < 0) {
-    err_sys(e, "root directory");
-    return NULL;
-  }
-  return job->function(job->mount, e) < 0 ? NULL : json_true();
+  if (fchdir(job->restore->root_fd) < 0 || chroot(".") < 0)
+    return err_sys(e, "root directory");
+  return job->function(job->mount, e);
 }
 
 static int run_inside(const struct object_restore *restore, const struct mount_state *mount,
@@ -199,7 +196,7 @@ static int run_inside(const struct object_restore *restore, const struct mount_s
 {
   struct job job = {restore, mount, function};
 
-  return inside_do(restore->init, NULL, do_job, &job, e);
+  return inside_all(restore->init, do_job, &job, e);
 }
 
 static int unmount_inside(const struct mount_state *mount, struct err *e)

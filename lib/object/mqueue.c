@@ -108,18 +108,15 @@ static int dump(const struct object_dump *dump, const struct object_source *sour
 struct opening {
   char *name; /* with a slash before it */
   int flags;
+  int fd; /* of what was opened */
 };
 
-static json_t *open_queue(void *argument, int *fd, struct err *e)
+static int open_queue(void *argument, struct err *e)
 {
-  const struct opening *opening = argument;
+  struct opening *opening = argument;
 
-  *fd = mq_open(opening->name, opening->flags);
-  if (*fd < 0) {
-    err_sys(e, "message queue %s", opening->name);
-    return NULL;
-  }
-  return json_true();
+  opening->fd = mq_open(opening->name, opening->flags);
+  return opening->fd < 0 ? err_sys(e, "message queue %s", opening->name) : 0;
 }
 
 static int restore(struct object_restore *restore, const struct file *file, struct err *e)
@@ -127,8 +124,6 @@ static int restore(struct object_restore *restore, const struct file *file, stru
   CLEANUP(detail_free) struct detail detail = {0};
   AUTO_FREE char *name = NULL;
   struct opening opening = {.flags = (int)(file->flags & (O_ACCMODE | O_NONBLOCK))};
-  json_t *opened;
-  int fd;
 
   if (restore->init == 0)
     return err_set(e, "message queues come back into a container of runc or crun only");
@@ -139,9 +134,7 @@ static int restore(struct object_restore *restore, const struct file *file, stru
   name = opening.name = io_format(e, "/%s", detail.name);
   if (!name)
     return -1;
-  opened = inside_run(restore->init, "ipc", open_queue, &opening, &fd, e);
-  json_decref(opened);
-  return opened ? fd : -1;
+  return inside(restore->init, "ipc", open_queue, &opening, e) < 0 ? -1 : opening.fd;
 }
 
 const struct object_type object_mqueue = {

@@ -142,8 +142,8 @@ int object_reopen(int fd, uint32_t flags, struct err *e);
 /* The types, one a file. */
 extern const struct object_type object_regular, object_directory, object_device, object_pipe,
     object_fifo, object_eventfd, object_epoll, object_timerfd, object_signalfd, object_memfd,
-    object_shmem, object_sysvshm, object_mqueue, object_tcp, object_unix, object_stream, object_unknown,
-    object_mount, object_inode;
+    object_shmem, object_sysvshm, object_mqueue, object_tcp, object_unix, object_stream,
+    object_unknown, object_mount, object_inode;
 
 /* stream.c: is it one that a container has from outside? For `foreign`. */
 bool object_is_foreign(const struct object_dump *dump, const struct object_source *source);

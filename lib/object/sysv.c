@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proc/inside.h"
 #include "proc/proc.h"
 
 #include <errno.h>
@@ -70,19 +71,16 @@ static int claim(const char *kind, int32_t id, struct err *e)
 int sysv_make(const char *kind, const struct sysv_object *object, sysv_maker *make,
               const void *context, struct err *e)
 {
-  uid_t uid = geteuid();
-  gid_t gid = getegid();
+  struct identity before;
   int id = -1;
   int failed;
 
-  if (claim(kind, object->id, e) < 0)
+  if (claim(kind, object->id, e) < 0 || identity_take(&before, object->cuid, object->cgid, e) < 0)
     return -1;
-  if (setegid(object->cgid) < 0 || seteuid(object->cuid) < 0)
-    return err_sys(e, "%s %d: its creator", kind, object->id);
   id = make(object->key, IPC_CREAT | (object->key == IPC_PRIVATE ? 0 : IPC_EXCL) | 0777, context);
   failed = errno;
-  if (seteuid(uid) < 0 || setegid(gid) < 0)
-    return err_sys(e, "%s %d: its creator", kind, object->id);
+  if (identity_return(&before, e) < 0)
+    return -1;
   errno = failed;
   if (id < 0)
     return err_sys(e, "%s %d (key 0x%08x)", kind, object->id, (unsigned)object->key);

@@ -48,26 +48,20 @@ static int check(const struct object_dump *dump, const struct object_source *sou
                     "others use, too, is not supported; run it in a container of runc or crun");
 }
 
-/* In the namespace: what IPC_STAT says. */
 struct segment {
   const struct object_source *source;
   struct sysv_object object;
 };
 
-static json_t *stat_segment(void *argument, int *fd, struct err *e)
+static int stat_segment(void *argument, struct err *e)
 {
   struct segment *segment = argument;
   int id = (int)segment->source->stat.st_ino; /* ipc/shm.c: shmid is the inode number */
   struct shmid_ds stat;
 
-  (void)fd;
-  if (shmctl(id, IPC_STAT, &stat) < 0) {
-    err_sys(e, "segment %d", id);
-    return NULL;
-  }
-  if (sysv_to_image(segment->source->pid, id, &stat.shm_perm, &segment->object, e) < 0)
-    return NULL;
-  return fields_to_json(sysv_fields, &segment->object, e);
+  if (shmctl(id, IPC_STAT, &stat) < 0)
+    return err_sys(e, "segment %d", id);
+  return sysv_to_image(segment->source->pid, id, &stat.shm_perm, &segment->object, e);
 }
 
 static int dump(const struct object_dump *dump, const struct object_source *source,
@@ -75,10 +69,10 @@ static int dump(const struct object_dump *dump, const struct object_source *sour
 {
   struct segment segment = {.source = source};
 
-  if (check(dump, source, e) < 0)
+  if (check(dump, source, e) < 0 || inside(source->pid, "ipc", stat_segment, &segment, e) < 0)
     return -1;
   file->size = (uint64_t)source->stat.st_size;
-  file->detail = inside_run(source->pid, "ipc", stat_segment, &segment, NULL, e);
+  file->detail = fields_to_json(sysv_fields, &segment.object, e);
   return file->detail ? 0 : -1;
 }
 
@@ -109,17 +103,18 @@ int sysvshm_open(int id, size_t size, int access, struct err *e)
 struct making {
   struct sysv_object object; /* with owners as we name them */
   size_t size;
+  int fd; /* of what was made */
 };
 
-static json_t *make_segment(void *argument, int *fd, struct err *e)
+static int make_segment(void *argument, struct err *e)
 {
-  const struct making *making = argument;
+  struct making *making = argument;
 
   if (sysv_check_rmid_forced(e) < 0 ||
       sysv_make("shm", &making->object, get_segment, &making->size, e) < 0)
-    return NULL;
-  *fd = sysvshm_open(making->object.id, making->size, O_RDWR, e);
-  return *fd < 0 ? NULL : json_true();
+    return -1;
+  making->fd = sysvshm_open(making->object.id, making->size, O_RDWR, e);
+  return making->fd < 0 ? -1 : 0;
 }
 
 static int read_object(const struct object_restore *restore, const struct file *file,
@@ -158,30 +153,26 @@ static int restore(struct object_restore *restore, const struct file *file, stru
   snprintf(key, sizeof(key), "sysvshm %d", making.object.id);
   shared = object_shared_fd(restore, key);
   if (shared < 0) {
-    json_t *made = inside_run(restore->init, "ipc", make_segment, &making, &shared, e);
-
-    json_decref(made);
-    if (!made || object_share_fd(restore, key, shared, e) < 0)
+    if (inside(restore->init, "ipc", make_segment, &making, e) < 0 ||
+        object_share_fd(restore, key, making.fd, e) < 0)
       return -1;
+    shared = making.fd;
   }
   return object_reopen(shared, file->flags & O_ACCMODE, e);
 }
 
 /* What had to wait until it was attached and filled: who may use it, and its end. */
-static json_t *finish_segment(void *argument, int *fd, struct err *e)
+static int finish_segment(void *argument, struct err *e)
 {
   const struct sysv_object *object = argument;
   struct shmid_ds stat = {0};
 
-  (void)fd;
   sysv_set_owner(object, &stat.shm_perm);
   if (shmctl(object->id, IPC_SET, &stat) < 0 ||
       (object->mode & SHM_LOCKED && shmctl(object->id, SHM_LOCK, NULL) < 0) ||
-      (object->mode & SHM_DEST && shmctl(object->id, IPC_RMID, NULL) < 0)) {
-    err_sys(e, "segment %d", object->id);
-    return NULL;
-  }
-  return json_true();
+      (object->mode & SHM_DEST && shmctl(object->id, IPC_RMID, NULL) < 0))
+    return err_sys(e, "segment %d", object->id);
+  return 0;
 }
 
 static int attach(struct object_restore *restore, const struct file *file, int fd,
@@ -193,7 +184,7 @@ static int attach(struct object_restore *restore, const struct file *file, int f
   (void)tracee;
   if (read_object(restore, file, &object, e) < 0)
     return -1;
-  return inside_do(restore->init, "ipc", finish_segment, &object, e);
+  return inside(restore->init, "ipc", finish_segment, &object, e);
 }
 
 const struct object_type object_sysvshm = {

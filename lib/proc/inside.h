@@ -1,30 +1,35 @@
-/*
- * What can only be asked or changed inside a namespace of another process: a function of ours runs
- * in a forked child that has entered it (setns(2)), and its result comes back.
- */
+/* What can only be asked or changed inside a namespace of another process (setns(2)). */
 #ifndef CKPT_PROC_INSIDE_H
 #define CKPT_PROC_INSIDE_H
 
 #include "base/err.h"
 
-#include <jansson.h>
 #include <sys/types.h>
 
-/* Returns a new value, or NULL with e set. *fd starts as -1: a descriptor to be passed back. */
-typedef json_t *inside_function(void *argument, int *fd, struct err *e);
+typedef int inside_function(void *argument, struct err *e);
 
 /*
- * Runs the function in the namespace of kind "ipc", "net" or "uts" of a process; kind NULL: in all
- * of these and in its user, mount and pid namespace, as root; pid 0: in a new one of the kind that
- * nobody has touched. The function sees a copy of our memory. Returns its value (the
- * caller's), or NULL with e set, also when the child died. fd: gets the descriptor that it passed
- * back, or -1; NULL: it passes none.
+ * Our own thread enters, does it, and comes back, which takes microseconds: calls
+ * function(argument) in the namespace of kind "ipc", "net" or "uts" of a process; pid 0: in a
+ * new one that nobody has touched. Returns what it returns, or -1 with e set. When there was no way
+ * back, that is an error, too, and nothing more must be done.
  */
-json_t *inside_run(pid_t pid, const char *kind, inside_function *function, void *argument, int *fd,
-                   struct err *e);
+int inside(pid_t pid, const char *kind, inside_function *function, void *argument, struct err *e);
 
-/* The same for functions of which only success matters. */
-int inside_do(pid_t pid, const char *kind, inside_function *function, void *argument,
-              struct err *e);
+/*
+ * The same in all of these and in its user, mount and pid namespace, as root, from which there is
+ * no way back: in a forked child, with a copy of our memory. Only success or the error come back,
+ * also when the child died.
+ */
+int inside_all(pid_t pid, inside_function *function, void *argument, struct err *e);
+
+/* As another user for a moment: what is made then has that one as its maker. */
+struct identity {
+  uid_t uid;
+  gid_t gid;
+  int dumpable;
+};
+int identity_take(struct identity *before, uid_t uid, gid_t gid, struct err *e);
+int identity_return(const struct identity *before, struct err *e);
 
 #endif
