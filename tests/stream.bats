@@ -33,6 +33,35 @@ teardown() { end_all; }
   [ -z "$(ckpt-run --root "$reg" --list)" ]
 }
 
+# pages NUMBER.FIELD VALUE TEXT: that lie about the second frame of pages is refused.
+lie_is_refused() {
+  python3 "$fixtures_src/edit-stream.py" PAGES "1.$1" "$2" <"$tmp/whole" >"$tmp/bad"
+  run ckpt-rebuild --root "$reg" <"$tmp/bad"
+  echo "$1 $2: $output"
+  [ "$status" -eq 1 ]
+  [ "${#lines[@]}" -eq 1 ]
+  [[ $output == *"$3"* ]]
+  [ -z "$(ckpt-run --root "$reg" --list)" ]
+}
+
+@test "frames of pages that lie are refused, and nothing is left" {
+  ckpt-load --root "$reg" web | ckpt-compress >"$tmp/whole"
+  ckpt-run --root "$reg" --delete web --force
+  lie_is_refused space 4711 "page frame of space 4711, which no state frame knows"
+  lie_is_refused address 4096 "is in no private mapping"
+  lie_is_refused address $((0x7ffffff00000)) "is in no private mapping"
+  lie_is_refused codec 2 "does not decompress"
+  no pgrep -f "^$fixtures/counter $tmp/count"
+}
+
+@test "a frame that comes twice counts twice, and is there" {
+  ckpt-load --root "$reg" web | python3 "$fixtures_src/edit-stream.py" PAGES 1.times 3 >"$tmp/stream"
+  ckpt-run --root "$reg" --delete web --force
+  ckpt-inspect --verify - <"$tmp/stream"
+  close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
+  counts_on "$tmp/count"
+}
+
 # Every reader, with its way of being called.
 readers() {
   cat <<'READERS'

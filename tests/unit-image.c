@@ -2,6 +2,8 @@
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/io.h"
+#include "image/ahead.h"
+#include "image/cache.h"
 #include "image/image.h"
 #include "image/staging.h"
 #include "stream/crc32c.h"
@@ -881,6 +883,87 @@ static void test_staging_error(void)
   staging_free(staging);
 }
 
+/* Reading ahead: a file of several windows, taken in pieces that cross them, with gaps. */
+
+enum { AHEAD_SIZE = (21 << 20) + 12345 };
+
+static uint8_t ahead_byte(size_t offset)
+{
+  return (uint8_t)(offset * 2654435761u >> 13);
+}
+
+static int make_ahead_file(const char *path)
+{
+  AUTO_FREE uint8_t *bytes = malloc(AHEAD_SIZE);
+  int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+  for (size_t i = 0; i < AHEAD_SIZE; i++)
+    bytes[i] = ahead_byte(i);
+  if (io_write(fd, bytes, AHEAD_SIZE) < 0 || fdatasync(fd) < 0)
+    perror(path);
+  return fd;
+}
+
+static bool reads_ahead(struct ahead *ahead, size_t offset, size_t size, struct err *e)
+{
+  AUTO_FREE uint8_t *bytes = malloc(size);
+
+  if (ahead_read(ahead, offset, bytes, size, e) < 0)
+    return false;
+  for (size_t i = 0; i < size; i++) {
+    if (bytes[i] != ahead_byte(offset + i))
+      return false;
+  }
+  return true;
+}
+
+static void test_ahead(const char *parent)
+{
+  char path[100];
+  struct err e = {""};
+  struct ahead *ahead;
+  size_t step = 1;
+  bool whole = true;
+
+  snprintf(path, sizeof(path), "%s/ahead", parent);
+  {
+    AUTO_CLOSE int fd = make_ahead_file(path);
+
+    ahead = ahead_new(fd, AHEAD_SIZE, path, &e);
+    for (size_t at = 0; at + step <= AHEAD_SIZE; at += step + step / 7, step = step * 3 % 700001)
+      whole = whole && reads_ahead(ahead, at, step, &e);
+    ok(whole && reads_ahead(ahead, AHEAD_SIZE - 1, 1, &e), "%s: read ahead in pieces %s", parent,
+       e.text);
+    ok(ahead_read(ahead, AHEAD_SIZE - 1, &(uint16_t){0}, 2, &e) < 0 && strstr(e.text, path),
+       "%s: behind the end: %s", parent, e.text);
+    ahead_free(ahead);
+    ahead = ahead_new(fd, AHEAD_SIZE, path, &e);
+    ok(reads_ahead(ahead, 19 << 20, 100000, &e), "%s: from far behind the begin on", parent);
+    ahead_free(ahead);
+    ahead_free(ahead_new(fd, AHEAD_SIZE, path, &e));
+    ok(ftruncate(fd, 5 << 20) == 0, "%s: a file that became shorter", parent);
+    ahead = ahead_new(fd, AHEAD_SIZE, path, &e);
+    ok(!reads_ahead(ahead, 6 << 20, 10, &e) && strstr(e.text, "ends early"), "is told: %s", e.text);
+    ahead_free(ahead);
+  }
+  unlink(path);
+}
+
+static void test_cache(void)
+{
+  char path[100];
+
+  snprintf(path, sizeof(path), "%s/cache", disk_directory);
+  {
+    AUTO_CLOSE int fd = make_ahead_file(path);
+
+    ok(cache_holds(fd, AHEAD_SIZE), "a file that was just written is in the page cache");
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    ok(!cache_holds(fd, AHEAD_SIZE), "one that was dropped from it is not");
+  }
+  unlink(path);
+}
+
 static void run_all(void)
 {
   const char *const parents[] = {memory_directory, disk_directory};
@@ -891,7 +974,9 @@ static void run_all(void)
       test_round_trip(parents[i], direct, &large);
     }
     test_staging_files(parents[i]);
+    test_ahead(parents[i]);
   }
+  test_cache();
   test_staging_fallback();
   test_staging_error();
   test_layout();
