@@ -74,7 +74,7 @@ int main(int argc, char **argv)
       {"json", OPT_BOOL, &flags.json, NULL, "with --check: as JSON"},
       {"commit-fd", OPT_UINT, &flags.commit_fd, "N", "a byte from descriptor N commits"},
       {"stats-fd", OPT_UINT, &flags.stats_fd, "N", "write a summary line to descriptor N"},
-      {"splice", OPT_BOOL, &options.splice, NULL, "the next stage is one of ours: share pages"},
+      {"splice", OPT_BOOL, &options.splice, NULL, "the stages behind are ours: share pages"},
       {0},
   };
   const struct command command = {

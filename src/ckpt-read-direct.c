@@ -17,7 +17,7 @@ int main(int argc, char **argv)
       {"direct", OPT_WORD, &direct, "BOOL",
        "read past the page cache (default: by what is cached)"},
       {"stats-fd", OPT_UINT, &stats_fd, "N", "write a summary line to descriptor N"},
-      {"splice", OPT_BOOL, &splice, NULL, "the next stage is one of ours: share pages"},
+      {"splice", OPT_BOOL, &splice, NULL, "the stages behind are ours: share pages"},
       {0},
   };
   const struct command command = {

@@ -16,7 +16,7 @@ int main(int argc, char **argv)
   };
   const struct opt table[] = {
       {"stats-fd", OPT_UINT, &stats_fd, "N", "write a summary line to descriptor N"},
-      {"splice", OPT_BOOL, &options.splice, NULL, "the next stage is one of ours: share pages"},
+      {"splice", OPT_BOOL, &options.splice, NULL, "the stages behind are ours: share pages"},
       {0},
   };
   const struct command command = {

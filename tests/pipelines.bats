@@ -74,3 +74,55 @@ restore_stream() {
   [[ $output == *"without END"* ]]
   [ -z "$(ckpt-run --root "$reg" --list)" ]
 }
+
+@test "what a filter does not change comes out byte for byte, from pipes and files" {
+  run_detached web "$fixtures/big" 16 "$tmp/count"
+  eventually test -s "$tmp/count"
+  ckpt-load --root "$reg" web >"$tmp/stream"
+  none=(ckpt-compress --algorithm none)
+  "${none[@]}" <"$tmp/stream" >"$tmp/out" && cmp "$tmp/stream" "$tmp/out"
+  cat "$tmp/stream" | "${none[@]}" | "${none[@]}" | "${none[@]}" | cmp - "$tmp/stream"
+  ckpt-decompress <"$tmp/stream" | cat >"$tmp/out" && cmp "$tmp/stream" "$tmp/out"
+  ckpt-scan-zero --splice <"$tmp/stream" | "${none[@]}" --splice | ckpt-scan-zero >"$tmp/out"
+  ckpt-scan-zero <"$tmp/stream" | cmp - "$tmp/out"
+}
+
+@test "a payload that was damaged on the way is refused by whoever uses it" {
+  run_detached web "$fixtures/big" 16 "$tmp/count"
+  eventually test -s "$tmp/count"
+  ckpt-load --root "$reg" web >"$tmp/stream"
+  printf 'damaged' | dd of="$tmp/stream" bs=1 seek=$((8 << 20)) conv=notrunc status=none
+  mkdir "$tmp/image"
+  for reader in "ckpt-compress" "ckpt-write-direct --image-path $tmp/image" "ckpt-inspect -"; do
+    run sh -c "$reader <'$tmp/stream' >/dev/null"
+    echo "$reader: $output"
+    [ "$status" -eq 1 ]
+    [[ $output == *"offset "*"checksum does not match"* ]]
+  done
+  run sh -c "ckpt-compress --algorithm none <'$tmp/stream' | ckpt-write-direct --image-path '$tmp/image'"
+  [[ $output == *"checksum does not match"* ]]
+  [ -z "$(ls -A "$tmp/image")" ]
+}
+
+# The command, with the most memory that it had, in KiB, in a file.
+peak() { # file command...
+  python3 -c 'import os, sys
+pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+open(sys.argv[1], "w").write("%d\n" % usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))' "$@"
+}
+
+@test "no program needs more than 64 MiB and 4 MiB a processor, however large the target" {
+  run_detached web "$fixtures/big" 300 "$tmp/count"
+  eventually test -s "$tmp/count"
+  mkdir "$tmp/image"
+  peak "$tmp/load" ckpt-load --root "$reg" --splice web |
+    peak "$tmp/scan" ckpt-scan-zero --splice |
+    peak "$tmp/compress" ckpt-compress --algorithm lz4 --splice |
+    peak "$tmp/write" ckpt-write-direct --image-path "$tmp/image" --direct
+  tail -n 1 "$tmp"/{load,scan,compress,write}
+  for program in load scan compress write; do
+    [ "$(cat "$tmp/$program")" -le $((1024 * (64 + 4 * $(nproc)))) ]
+  done
+}

@@ -102,3 +102,24 @@ redis_is_whole() {
   [ "$(redis dbsize)" = 200000 ]
   cycle_all_modes redis_is_whole
 }
+
+@test "refused: processes that share what only threads should" {
+  # clone(2) with CLONE_FILES, CLONE_FS: a child with its parent's table, among others with their own.
+  for flag in "0x400 descriptor.table" "0x200 working.directory"; do
+    run_detached web python3 -c '
+import ctypes, os, signal, sys, time
+libc = ctypes.CDLL(None)
+for flags in (0, 0, int(sys.argv[1], 16), 0):
+    if libc.syscall(56, flags | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+        time.sleep(1000)
+open(sys.argv[2], "w").write("ready")
+time.sleep(1000)' "${flag% *}" "$tmp/ready"
+    eventually test -s "$tmp/ready"
+    run ckpt-checkpoint --root "$reg" --image-path "$tmp/image" web
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [[ $output =~ pid\ [0-9]+:\ shares\ its\ ${flag#* }\ with\ pid\ [0-9]+:\ cannot\ be ]]
+    rm "$tmp/ready"
+    ckpt-run --root "$reg" --delete web --force
+  done
+}

@@ -26,8 +26,8 @@ struct pool_filter {
 };
 
 /*
- * Copies the stream from in_fd to out_fd through the transformation, END included. splice: the
- * next stage is one of ours. stats_fd: gets the summary line under the stage's name; -1: none.
+ * Copies the stream from in_fd to out_fd through the transformation, END included. splice: all
+ * stages behind are ours. stats_fd: gets the summary line under the stage's name; -1: none.
  */
 struct pool_options {
   const char *stage;

@@ -125,6 +125,13 @@ int capture_end_remote(struct capture *capture, struct err *e);
 int capture_resume(struct capture *capture, struct err *e);
 void capture_kill(struct capture *capture);
 
+/*
+ * sharing.c: 1 and two processes of the tree that share a resource (a type of kcmp(2)), 0 when
+ * there are none.
+ */
+int capture_sharing(const struct capture *capture, int type, const struct source *pair[2],
+                    struct err *e);
+
 /* state.c: the model of the stopped tree. */
 int capture_state(struct capture *capture, struct err *e);
 /* process.c, thread.c: one process, by /proc and remote calls. */

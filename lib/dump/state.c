@@ -52,7 +52,7 @@ static bool shares(pid_t one, pid_t two, int type)
   return syscall(SYS_kcmp, one, two, type, 0, 0) == 0;
 }
 
-static int check_sharing(const struct capture *capture, const struct source *source, struct err *e)
+static int check_threads(const struct source *source, struct err *e)
 {
   for (size_t r = 0; r < ARRAY_LEN(resources); r++) {
     for (size_t i = 1; i < source->thread_count; i++) {
@@ -60,11 +60,21 @@ static int check_sharing(const struct capture *capture, const struct source *sou
         return err_set(e, "thread %d: has a %s of its own: cannot be checkpointed",
                        source->threads[i].tid, resources[r].name);
     }
-    for (const struct source *other = capture->sources; other < source; other++) {
-      if (!other->zombie && shares(source->pid, other->pid, resources[r].type))
-        return err_set(e, "shares its %s with pid %d: cannot be checkpointed", resources[r].name,
-                       other->pid);
-    }
+  }
+  return 0;
+}
+
+static int check_sharing(const struct capture *capture, struct err *e)
+{
+  const struct source *pair[2];
+
+  for (size_t r = 0; r < ARRAY_LEN(resources); r++) {
+    int shared = capture_sharing(capture, resources[r].type, pair, e);
+
+    if (shared != 0)
+      return shared < 0 ? -1
+                        : err_set(e, "pid %d: shares its %s with pid %d: cannot be checkpointed",
+                                  pair[0]->pid, resources[r].name, pair[1]->pid);
   }
   return 0;
 }
@@ -96,7 +106,7 @@ static int take_process(struct capture *capture, struct source *source, struct e
   if (!mm)
     return err_sys(e, "processes");
   mm->id = source->mm = ++capture->last_space;
-  if (check_sharing(capture, source, e) < 0 || tracee_save(&source->threads[0], e) < 0 ||
+  if (check_threads(source, e) < 0 || tracee_save(&source->threads[0], e) < 0 ||
       tracee_begin_remote(&source->threads[0], e) < 0)
     return -1;
   source->remote_base = tracee_remote_base(&source->threads[0]);
@@ -130,7 +140,7 @@ int capture_state(struct capture *capture, struct err *e)
 {
   cpu_set_t before;
   bool known = sched_getaffinity(0, sizeof(before), &before) == 0;
-  int result = 0;
+  int result = check_sharing(capture, e);
 
   for (size_t i = 0; i < capture->source_count && result == 0; i++) {
     if (known && !capture->sources[i].zombie)

@@ -187,16 +187,6 @@ static int stop_pass(struct capture *capture, struct err *e)
   return found > 0;
 }
 
-/* Does the process share its memory with another of the tree? (A vfork child before its exec.) */
-static const struct source *shares_memory(const struct capture *capture, const struct source *one)
-{
-  for (const struct source *two = capture->sources; two < one; two++) {
-    if (!two->zombie && !one->zombie && syscall(SYS_kcmp, one->pid, two->pid, KCMP_VM, 0, 0) == 0)
-      return two;
-  }
-  return NULL;
-}
-
 /* Lets go whoever is in a stop by now. Returns how many are not. */
 static size_t let_go_stopped(struct source *source)
 {
@@ -239,6 +229,9 @@ static void let_go(struct capture *capture)
 /* 0 all stand, 1 try again later, -1. */
 static int try_stop(struct capture *capture, struct err *e)
 {
+  const struct source *pair[2];
+  int shared;
+
   for (;;) {
     int result = stop_pass(capture, e);
 
@@ -251,16 +244,12 @@ static int try_stop(struct capture *capture, struct err *e)
     if (result == 0)
       break;
   }
-  for (size_t i = 1; i < capture->source_count; i++) {
-    const struct source *other = shares_memory(capture, &capture->sources[i]);
-
-    if (other) {
-      err_set(e, "pid %d: shares its memory with pid %d: cannot be checkpointed",
-              capture->sources[i].pid, other->pid);
-      return 1;
-    }
-  }
-  return 0;
+  /* A vfork child before its exec. */
+  shared = capture_sharing(capture, KCMP_VM, pair, e);
+  if (shared > 0)
+    err_set(e, "pid %d: shares its memory with pid %d: cannot be checkpointed", pair[0]->pid,
+            pair[1]->pid);
+  return shared;
 }
 
 /* Threads that came last may have been found first: the leader goes to the front. */

@@ -216,6 +216,20 @@ static int watch(struct pipeline *pipeline, uint64_t deadline_seconds, struct er
   return 0;
 }
 
+/*
+ * A filter splices what it does not change: pages may come to everybody further down, who must all
+ * be ours. The last stage of ours has no pipe behind it.
+ */
+static void allow_splices(struct pipeline *pipeline)
+{
+  bool ours = true;
+
+  for (size_t i = pipeline->count; i-- > 0;) {
+    pipeline->stages[i].splice = ours && i + 1 < pipeline->count;
+    ours = ours && !pipeline->stages[i].foreign;
+  }
+}
+
 static int start_all(struct pipeline *pipeline, struct err *e)
 {
   AUTO_CLOSE int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -232,13 +246,9 @@ static int start_all(struct pipeline *pipeline, struct err *e)
       next = ends[0];
       out = ends[1];
       fcntl(out, F_SETPIPE_SZ, PIPE_ROOM);
-      pipeline->stages[i].splice = !pipeline->stages[i + 1].foreign;
     } else {
       out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
     }
-    /* The last stage of ours has no pipe behind it. */
-    if (i + 1 == pipeline->count)
-      pipeline->stages[i].splice = false;
     if (start_stage(&pipeline->stages[i], in, out, e) < 0) {
       cleanup_close(&next);
       return -1;
@@ -253,6 +263,7 @@ int pipeline_start(struct pipeline *pipeline, uint64_t deadline_seconds, struct 
 {
   if (watch(pipeline, deadline_seconds, e) < 0)
     return -1;
+  allow_splices(pipeline);
   if (start_all(pipeline, e) < 0) {
     pipeline_stop(pipeline);
     return -1;

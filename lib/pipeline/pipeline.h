@@ -28,7 +28,7 @@ struct stage {
   const char *passed_flag[STAGE_PASSED];
   int passed[STAGE_PASSED];
   size_t passed_count;
-  bool splice; /* --splice: its reader is ours, too */
+  bool splice; /* --splice: all who read behind it are ours, too */
   /* While it runs and after: */
   pid_t pid;
   int pidfd, errors;

@@ -55,8 +55,8 @@ struct stream_writer *stream_writer_new(int fd, const struct stream_header *head
 void stream_writer_free(struct stream_writer *writer);
 
 /*
- * The reader at the other end of the pipe is one of ours, which reads: payloads may be vmspliced.
- * A stranger might tee(2) the pages and hold them for longer than the ring of slots allows.
+ * All readers behind the pipe are ours, which read: payloads may be vmspliced. A stranger might
+ * tee(2) the pages and hold them for longer than the ring of slots allows.
  */
 void stream_writer_trust_reader(struct stream_writer *writer);
 
