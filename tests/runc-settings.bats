@@ -86,3 +86,23 @@ members() {
   grep -q '^Uid:.100000.100000' "/proc/$(init_of "$box")/status"
   [ "$(oci exec "$box" id -u)" = 0 ]
 }
+
+@test "the profile has the instructions of the image, though runc orders them by chance" {
+  own_bundle confined
+  start_container "$box"
+  eventually test -s "$bundle/rootfs/tmp/count"
+  python3 "$fixtures_src/filters.py" "$(init_of "$box")" >"$tmp/before"
+  checkpoint "$box"
+  size=$(stat -c %s "$bundle/rootfs/tmp/count")
+  for i in 1 2 3 4 5; do
+    restore "$mark-$i"
+    python3 "$fixtures_src/filters.py" "$(init_of "$mark-$i")" | cmp - "$tmp/before"
+    oci delete --force "$mark-$i"
+    truncate -s "$size" "$bundle/rootfs/tmp/count"
+  done
+  # Another profile is refused.
+  jq '.linux.seccomp.syscalls[0].names |= . - ["uname"]' "$bundle/config.json" >"$tmp/config"
+  cp "$tmp/config" "$bundle/config.json"
+  no restore "$mark-other"
+  grep 'seccomp profile' "$tmp/said"
+}

@@ -72,6 +72,12 @@ int rebuild_check(struct rebuild *rebuild, struct err *e);
 /* The same of files: they are looked for in the root directory of the tree, which must be there. */
 int rebuild_check_files(struct rebuild *rebuild, struct err *e);
 
+/*
+ * profile.c: the container waits to be started; it is made anew, under another *init, until its
+ * seccomp filter is that of the image, if that is a matter of chance. Others are found out later.
+ */
+int rebuild_profile(const struct rebuild *rebuild, pid_t *init, struct err *e);
+
 /* root.c: processes whose parents are outside the tree: its root, and who entered it later. */
 int rebuild_root(struct rebuild *rebuild, struct err *e);
 int rebuild_enter(struct rebuild *rebuild, struct rebuilt *which, struct err *e);

@@ -355,8 +355,9 @@ static int raise_init(struct rebuild *rebuild, struct err *e)
     oci_delete(&rebuild->oci, &(struct err){""});
     return -1;
   }
-  if (rebuild_new_leader(root, init, e) < 0 || seize_init(init, e) < 0 ||
-      catch_init(&rebuild->oci, init, e) < 0 || leave_exec(&root->threads[0], e) < 0)
+  if (rebuild_profile(rebuild, &init, e) < 0 || rebuild_new_leader(root, init, e) < 0 ||
+      seize_init(init, e) < 0 || catch_init(&rebuild->oci, init, e) < 0 ||
+      leave_exec(&root->threads[0], e) < 0)
     return -1;
   return open_places(rebuild, init, e) < 0 ? -1 : take_streams(rebuild, init, e);
 }
