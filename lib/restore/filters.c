@@ -38,6 +38,27 @@ static int is_filtered(const struct tracee *leader, struct err *e)
   return status.seccomp != 0;
 }
 
+/*
+ * Runtimes compile a profile anew for each container, and runc puts its architectures in an order
+ * that depends on chance (a map of Go's): the same profile is not always the same instructions.
+ */
+int rebuild_is_reordered(const struct rebuilt *root, struct err *e)
+{
+  const struct process *process = root->process;
+  struct seccomp_filter *now = NULL;
+  size_t count = 0;
+  int result;
+
+  if (process->filter_count == 0)
+    return 0;
+  result = tracee_filters(&root->threads[0], &now, &count, e);
+  if (result == 0)
+    result = count == 1 && now[0].program.size == process->filters[0].program.size &&
+             !seccomp_filters_equal(now, process->filters, 1);
+  seccomp_filters_free(now, count);
+  return result;
+}
+
 int rebuild_filters(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
   struct tracee *leader = &which->threads[0];

@@ -72,12 +72,6 @@ int rebuild_check(struct rebuild *rebuild, struct err *e);
 /* The same of files: they are looked for in the root directory of the tree, which must be there. */
 int rebuild_check_files(struct rebuild *rebuild, struct err *e);
 
-/*
- * profile.c: the container waits to be started; it is made anew, under another *init, until its
- * seccomp filter is that of the image, if that is a matter of chance. Others are found out later.
- */
-int rebuild_profile(const struct rebuild *rebuild, pid_t *init, struct err *e);
-
 /* root.c: processes whose parents are outside the tree: its root, and who entered it later. */
 int rebuild_root(struct rebuild *rebuild, struct err *e);
 int rebuild_enter(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
@@ -93,6 +87,8 @@ int rebuild_part(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 int rebuild_groups(struct rebuild *rebuild, struct err *e);
 /* Ends the processes that are zombies in the image. */
 int rebuild_zombies(struct rebuild *rebuild, struct err *e);
+/* Waits for one of the dead, and whoever must be reaped before it. */
+void rebuild_reap(pid_t pid);
 /* Kills whatever was made and waits until it is gone. */
 void rebuild_kill(struct rebuild *rebuild);
 /* What each process begins with: its leader, a descriptor of ours of its program. */
@@ -192,7 +188,12 @@ int rebuild_credentials(const struct credentials *wanted, struct tracee *tracee,
 int rebuild_signals(struct rebuilt *which, struct err *e);
 int rebuild_timers(struct rebuilt *which, struct err *e);
 
-/* filters.c: before there is more than one thread, which share them from then on. */
+/*
+ * filters.c. Has the container's init, caught at its program, the profile of the image in another
+ * order of instructions? 1 yes, 0 no (another profile is found out later), -1.
+ */
+int rebuild_is_reordered(const struct rebuilt *root, struct err *e);
+/* Before there is more than one thread, which share them from then on. */
 int rebuild_filters(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 
 /* threads.c */

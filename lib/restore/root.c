@@ -37,6 +37,7 @@ enum {
                    CLONE_NEWUTS | CLONE_NEWCGROUP,
   EXEC_STOP = SIGTRAP | PTRACE_EVENT_EXEC << 8,
   SYSCALL_STOP = SIGTRAP | 0x80,
+  PROFILE_TRIES = 64, /* of orders, of which there are a few */
 };
 
 int rebuild_new_leader(struct rebuilt *which, pid_t host_pid, struct err *e)
@@ -343,7 +344,8 @@ static int take_streams(struct rebuild *rebuild, pid_t init, struct err *e)
   return 0;
 }
 
-static int raise_init(struct rebuild *rebuild, struct err *e)
+/* The runtime's container up to the first instruction of its program. */
+static int make_container(struct rebuild *rebuild, struct err *e)
 {
   struct rebuilt *root = &rebuild->processes[0];
   pid_t init;
@@ -355,11 +357,42 @@ static int raise_init(struct rebuild *rebuild, struct err *e)
     oci_delete(&rebuild->oci, &(struct err){""});
     return -1;
   }
-  if (rebuild_profile(rebuild, &init, e) < 0 || rebuild_new_leader(root, init, e) < 0 ||
-      seize_init(init, e) < 0 || catch_init(&rebuild->oci, init, e) < 0 ||
-      leave_exec(&root->threads[0], e) < 0)
+  if (rebuild_new_leader(root, init, e) < 0 || seize_init(init, e) < 0 ||
+      catch_init(&rebuild->oci, init, e) < 0)
     return -1;
-  return open_places(rebuild, init, e) < 0 ? -1 : take_streams(rebuild, init, e);
+  return leave_exec(&root->threads[0], e);
+}
+
+static void unmake_container(struct rebuild *rebuild)
+{
+  struct rebuilt *root = &rebuild->processes[0];
+
+  kill(root->threads[0].pid, SIGKILL);
+  rebuild_reap(root->threads[0].pid);
+  free(root->threads);
+  root->threads = NULL;
+  root->thread_count = 0;
+  root->forked = false;
+  guard_end(rebuild, false);
+  rebuild->created = false;
+}
+
+/* What counts of a seccomp profile are its instructions: made anew until they are the image's. */
+static int raise_init(struct rebuild *rebuild, struct err *e)
+{
+  struct rebuilt *root = &rebuild->processes[0];
+  int reordered = 1;
+
+  for (int i = 0; reordered > 0 && i < PROFILE_TRIES; i++) {
+    if (i > 0)
+      unmake_container(rebuild);
+    if (make_container(rebuild, e) < 0)
+      return -1;
+    reordered = rebuild_is_reordered(root, e);
+  }
+  if (reordered < 0 || open_places(rebuild, root->threads[0].pid, e) < 0)
+    return -1;
+  return take_streams(rebuild, root->threads[0].pid, e);
 }
 
 /* Descriptors are handed over by numbers that may be high. */

@@ -334,8 +334,8 @@ int rebuild_zombies(struct rebuild *rebuild, struct err *e)
   return 0;
 }
 
-/* Waits for one of the dead. Others may have to be reaped first: threads that nobody else knows. */
-static void reap(pid_t pid)
+/* Others may have to be reaped first: threads that nobody else knows. */
+void rebuild_reap(pid_t pid)
 {
   for (;;) {
     int status;
@@ -363,7 +363,7 @@ void rebuild_kill(struct rebuild *rebuild)
     struct rebuilt *which = &rebuild->processes[i];
 
     for (size_t k = which->thread_count; which->forked && k-- > 0;)
-      reap(which->threads[k].tid);
+      rebuild_reap(which->threads[k].tid);
   }
   guard_end(rebuild, false);
 }
