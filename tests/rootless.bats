@@ -28,6 +28,9 @@ setup() {
 }
 teardown() {
   end_all
+  for state in "$tmp"/run/runc/*/state.json "$tmp"/run/crun/*/status; do
+    if [ -e "$state" ]; then kill -KILL "$(jq '.init_process_pid // .pid' "$state")" || true; fi
+  done
   rm -rf "$tmp"
 }
 
