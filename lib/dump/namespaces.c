@@ -56,28 +56,26 @@ bool capture_owns_namespace(void *context, const char *kind)
 
 int capture_check_namespaces(struct capture *capture, struct err *e)
 {
+  CLEANUP(json_decrefp) json_t *found = json_array();
   pid_t init = capture->options->pid;
-  json_t *found = json_array();
   json_t *obstacle;
   size_t i;
-  int result;
 
-  json_decref(capture->prepared);
+  if (!found)
+    return err_set(e, "out of memory");
   capture->prepared = namespaces_prepare(init, capture_owns_namespace, capture, e);
-  if (!capture->prepared || !found)
+  if (!capture->prepared || namespaces_check(init, capture_owns_namespace, capture, found, e) < 0)
     return -1;
-  result = namespaces_check(init, capture_owns_namespace, capture, found, e);
   json_array_foreach(found, i, obstacle)
   {
     const char *object = json_string_value(json_object_get(obstacle, "object"));
     struct err why = {""};
 
     err_set(&why, "%s", json_string_value(json_object_get(obstacle, "reason")));
-    if (result == 0 && capture_obstacle(capture, init, object, &why) < 0)
-      result = err_set(e, "out of memory");
+    if (capture_obstacle(capture, init, object, &why) < 0)
+      return err_set(e, "out of memory");
   }
-  json_decref(found);
-  return result;
+  return 0;
 }
 
 static int add_file(void *context, const struct object_source *object, struct err *e)
