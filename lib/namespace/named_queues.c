@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mqueue.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -40,10 +41,20 @@ static void queue_free(struct named_queue *queue)
   fields_free(fields, queue);
 }
 
+/* Who may not mount where we are may do so in a mount namespace of the thread's own. */
+static int open_system(void)
+{
+  int system = fsopen("mqueue", FSOPEN_CLOEXEC);
+
+  if (system < 0 && errno == EPERM && unshare(CLONE_NEWNS) == 0)
+    system = fsopen("mqueue", FSOPEN_CLOEXEC);
+  return system;
+}
+
 /* The directory of all queues of the namespace that we are in. */
 static int open_directory(struct err *e)
 {
-  AUTO_CLOSE int system = fsopen("mqueue", FSOPEN_CLOEXEC);
+  AUTO_CLOSE int system = open_system();
   AUTO_CLOSE int mount = -1;
   int directory;
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,43 +28,53 @@ static int flag_of(const char *kind)
   return kinds[i].flag;
 }
 
-static int open_namespace(const char *whose, const char *kind, struct err *e)
-{
-  char path[64];
-  int fd;
-
-  snprintf(path, sizeof(path), "/proc/%s/ns/%s", whose, kind);
-  fd = open(path, O_RDONLY | O_CLOEXEC);
-  return fd < 0 ? err_sys(e, "%s", path) : fd;
-}
-
 static int enter(pid_t pid, const char *kind, struct err *e)
 {
-  AUTO_CLOSE int there = -1;
-  char whose[16];
+  AUTO_CLOSE int fd = -1;
+  char path[64];
 
   if (pid == 0)
     return unshare(flag_of(kind)) == 0 ? 0 : err_sys(e, "a new %s namespace", kind);
-  snprintf(whose, sizeof(whose), "%d", pid);
-  there = open_namespace(whose, kind, e);
-  if (there < 0)
-    return -1;
-  return setns(there, flag_of(kind)) == 0 ? 0 : err_sys(e, "%s namespace of pid %d", kind, pid);
+  snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kind);
+  fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0 || setns(fd, flag_of(kind)) < 0)
+    return err_sys(e, "%s", path);
+  return 0;
 }
 
+struct visit {
+  pid_t pid;
+  const char *kind;
+  inside_function *function;
+  void *argument;
+  struct err *e;
+  int result;
+};
+
+static void *run_visit(void *argument)
+{
+  struct visit *visit = argument;
+
+  visit->result = enter(visit->pid, visit->kind, visit->e);
+  if (visit->result < 0)
+    return NULL;
+  visit->result = visit->function(visit->argument, visit->e);
+  if (visit->result < 0 && visit->pid)
+    err_prefix(visit->e, "%s namespace of pid %d", visit->kind, visit->pid);
+  return NULL;
+}
+
+/* There may be no way back, for who has entered a user namespace. A thread need not come back. */
 int inside(pid_t pid, const char *kind, inside_function *function, void *argument, struct err *e)
 {
-  AUTO_CLOSE int home = open_namespace("thread-self", kind, e);
-  int result;
+  struct visit visit = {pid, kind, function, argument, e, -1};
+  pthread_t thread;
 
-  if (home < 0 || enter(pid, kind, e) < 0)
-    return -1;
-  result = function(argument, e);
-  if (result < 0 && pid)
-    err_prefix(e, "%s namespace of pid %d", kind, pid);
-  if (setns(home, flag_of(kind)) < 0)
-    return err_sys(e, "back from the %s namespace of pid %d", kind, pid);
-  return result;
+  errno = pthread_create(&thread, NULL, run_visit, &visit);
+  if (errno)
+    return err_sys(e, "thread");
+  pthread_join(thread, NULL);
+  return visit.result;
 }
 
 /* Of the pid namespace is only a child: it goes on, and the one before ends with it. */

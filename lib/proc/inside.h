@@ -9,10 +9,9 @@
 typedef int inside_function(void *argument, struct err *e);
 
 /*
- * Our own thread enters, does it, and comes back, which takes microseconds: calls
- * function(argument) in the namespace of kind "ipc", "net" or "uts" of a process; pid 0: in a
- * new one that nobody has touched. Returns what it returns, or -1 with e set. When there was no way
- * back, that is an error, too, and nothing more must be done.
+ * A thread of ours enters, does it, and ends, which takes microseconds: calls function(argument) in
+ * the namespace of kind "ipc", "net" or "uts" of a process; pid 0: in a new one that nobody has
+ * touched. Returns what it returns, or -1 with e set.
  */
 int inside(pid_t pid, const char *kind, inside_function *function, void *argument, struct err *e);
 
