@@ -234,6 +234,21 @@ look_inside() { # id round
   checkpoint "$box"
 }
 
+@test "what a hook of the bundle mounts is left to the hook" {
+  own_bundle idle
+  mkdir "$bundle/rootfs/mnt" "$bundle/rootfs/srv" "$tmp/outside"
+  echo outside >"$tmp/outside/file"
+  printf '#!/bin/sh\nexec mount --bind %s %s\n' "$tmp/outside" "$bundle/rootfs/mnt" >"$tmp/hook"
+  chmod +x "$tmp/hook"
+  jq --arg hook "$tmp/hook" '.hooks.createContainer = [{path: $hook}]' "$bundle/config.json" >"$tmp/config"
+  mv "$tmp/config" "$bundle/config.json"
+  start_container "$box"
+  inside "$box" 'grep outside /mnt/file && mount -t tmpfs mine /srv && echo mine >/srv/file'
+  checkpoint "$box"
+  restore "$mark-again"
+  [ "$(inside "$mark-again" 'cat /mnt/file /srv/file')" = $'outside\nmine' ]
+}
+
 @test "a user namespace: owners are the container's, wherever its ids are" {
   chmod o+x "$BATS_RUN_TMPDIR" # for its root
   privileged "$tmp/first" --user-namespace 100000 --tmpfs /tmp -- sleep 1000
@@ -352,6 +367,17 @@ changed_files_come_back() { # overlay-options
   changed_files_come_back ",redirect_dir=on,metacopy=on"
   [ "$(getfattr_of "$tmp/first/upper/srv/moved" trusted.overlay.redirect)" = /srv/renamed ] ||
     [ "$(getfattr_of "$tmp/first/upper/srv/moved" trusted.overlay.redirect)" = renamed ]
+}
+
+@test "--archive-rootfs-changes: of one that cannot be written there are none" {
+  old_files
+  overlay first ""
+  jq '.root.readonly = true' "$bundle/config.json" >"$tmp/config"
+  mv "$tmp/config" "$bundle/config.json"
+  start_container "$box"
+  checkpoint --archive-rootfs-changes "$box"
+  restore "$mark-again"
+  no inside "$mark-again" 'echo new >/srv/new' 2>/dev/null
 }
 
 @test "without --archive-rootfs-changes the image has none of them" {
