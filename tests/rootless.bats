@@ -52,15 +52,6 @@ wrap() { # program: a script that is the program, run by the user
 }
 
 inside() { awk '/^NSpid:/ { print $NF }' "/proc/$1/status"; }
-member() { # a process of web by the number that it has inside
-  local task
-  for task in "/proc/$(pid_of web)/task"/*/children; do
-    for pid in $(cat "$task"); do
-      if [ "$(inside "$pid")" = "$1" ]; then echo "$pid"; fi
-    done
-  done
-}
-
 three_cycles() {
   local i
   for i in 1 2 3; do

@@ -244,8 +244,7 @@ int cgroup_join(pid_t pid, pid_t other, struct err *e)
   char *rest;
 
   if (proc_text(other, "cgroup", &theirs, NULL, e) != 0 ||
-      proc_text(pid, "cgroup", &ours, NULL, e) != 0 ||
-      proc_mounts_read(getpid(), &mounts, e) != 0)
+      proc_text(pid, "cgroup", &ours, NULL, e) != 0 || proc_mounts_read(getpid(), &mounts, e) != 0)
     return -1;
   snprintf(number, sizeof(number), "%d", pid);
   rest = theirs;
