@@ -1,4 +1,4 @@
-# What is more than a path: named pipes.
+# What is more than a path, or has none any more: named pipes, deleted files.
 load helpers
 load cases
 
@@ -31,4 +31,49 @@ teardown() {
   run restore
   [ "$status" -eq 1 ]
   [[ $output =~ is\ no\ longer\ a\ named\ pipe ]]
+}
+
+@test "files that were deleted or replaced, opened and mapped" {
+  through paths deleted
+  [ "$(cat "$place/replaced")" = "the new one" ]
+  [ "$(find "$place" -name '.ckpt*' | wc -l)" -eq 0 ]
+}
+
+@test "refused: a deleted file that a process outside has open, too" {
+  touch "$place/common"
+  sleep 1000 <"$place/common" >/dev/null 2>&1 3>&- &
+  holder=$!
+  refused "fd [0-9]+ .*pid $holder outside the tree has it open" paths shared-file
+}
+
+@test "refused: a deleted file whose directory is gone" {
+  refused 'fd [0-9]+ .*deleted together with its directory' paths no-directory
+}
+
+@test "refused: a program whose file was deleted" {
+  cp "$fixtures/paths" "$tmp/program"
+  run_detached web "$tmp/program" "$place" shared-file-not
+  eventually logged ready
+  rm "$tmp/program"
+  refused_now '.*it is the program, and was deleted or replaced'
+}
+
+@test "a library that was replaced while it is mapped" {
+  local library
+  library=$(ldd "$(command -v bash)" | awk '/libtinfo/ { print $3 }')
+  mkdir "$tmp/lib"
+  cp "$library" "$tmp/lib/"
+  run_detached web env LD_LIBRARY_PATH="$tmp/lib" bash -c \
+    'n=0; while :; do n=$((n + 1)); echo $n; read -t 0.01 </dev/zero -N 0; sleep 0.01; done'
+  eventually test -s "$tmp/out"
+  cp "$library" "$tmp/lib/new"
+  mv "$tmp/lib/new" "$tmp/lib/$(basename "$library")"
+  grep -q 'libtinfo.*(deleted)' "/proc/$(pid_of web)/maps"
+  for i in 1 2; do
+    checkpoint --leave-running
+    counts_on "$tmp/out"
+    checkpoint
+    restore
+    counts_on "$tmp/out"
+  done
 }

@@ -200,7 +200,7 @@ int capture_memory(struct capture *capture, bool with_snapshots, struct err *e);
 int capture_map_check(const struct proc_map *map, struct err *e);
 const char *capture_special_name(const struct proc_map *map);
 bool capture_map_has_file(const struct proc_map *map);
-/* Is it memory that others may share, which is in the image as an object of its own? */
+/* Is it memory or a deleted file, which is in the image as an object of its own? */
 bool capture_map_is_object(const struct proc_map *map);
 
 /* inherit.c: which pages of children are still their parents', when all mappings are known. */

@@ -68,11 +68,6 @@ int capture_visit_mapping(struct capture *capture, pid_t pid, const struct proc_
   return visit_opened(capture, pid, -1, name, local, map, visit, context, e);
 }
 
-static bool is_memory(const struct object_type *type)
-{
-  return type == &object_memfd || type == &object_shmem || type == &object_sysvshm;
-}
-
 /* Descriptions and mappings of the same memory share one space of pages. */
 static uint32_t space_of(struct capture *capture, const struct object_source *object,
                          const struct object_type *type)
@@ -104,7 +99,7 @@ static int add_file(struct capture *capture, const struct object_source *object,
                     bool is_mapping, uint32_t *id, struct err *e)
 {
   const struct object_type *type = object_type_of(object);
-  uint32_t space = is_memory(type) ? space_of(capture, object, type) : 0;
+  uint32_t space = type->has_pages ? space_of(capture, object, type) : 0;
   struct known_file *known =
       list_append(&capture->known, &capture->known_count, sizeof(*capture->known));
   struct file *file = list_append(&capture->tree.files, &capture->tree.file_count, sizeof(*file));
@@ -352,9 +347,14 @@ static int open_memory(const struct capture *capture, pid_t pid, const struct pr
   return fd;
 }
 
+/* The mapping of a file without a name, as all memory is. */
 bool capture_map_is_object(const struct proc_map *map)
 {
-  return is_memory_name(map->name) || is_segment_name(map->name);
+  static const char suffix[] = " (deleted)";
+  size_t length = strlen(map->name);
+
+  return is_memory_name(map->name) || (map->name[0] == '/' && length > strlen(suffix) &&
+                                       strcmp(map->name + length - strlen(suffix), suffix) == 0);
 }
 
 int capture_mapped(struct capture *capture, pid_t pid, const struct proc_map *map, uint32_t *id,
@@ -364,9 +364,9 @@ int capture_mapped(struct capture *capture, pid_t pid, const struct proc_map *ma
   bool memory = is_memory_name(map->name);
   struct mapping_context mapping = {.flags = writes || memory ? O_RDWR : O_RDONLY};
   bool segment = is_segment_name(map->name);
-  AUTO_CLOSE int local = segment  ? open_mapped(pid, map, mapping.flags)
-                         : memory ? open_memory(capture, pid, map)
-                                  : -1;
+  AUTO_CLOSE int local = memory                       ? open_memory(capture, pid, map)
+                         : capture_map_is_object(map) ? open_mapped(pid, map, mapping.flags)
+                                                      : -1;
 
   if (segment && local < 0)
     return err_sys(e, "map_files");

@@ -30,6 +30,12 @@ static int add(json_t *table, const struct statx *found, bool in_tree, pid_t pid
   return 0;
 }
 
+static bool is_looked_for(const struct statx *found)
+{
+  return S_ISSOCK(found->stx_mode) || S_ISFIFO(found->stx_mode) ||
+         (S_ISREG(found->stx_mode) && found->stx_nlink == 0);
+}
+
 /* A process that ends meanwhile holds nothing. No file system is asked: it might not answer. */
 static int add_process(const struct object_dump *dump, pid_t pid, struct err *e)
 {
@@ -47,9 +53,9 @@ static int add_process(const struct object_dump *dump, pid_t pid, struct err *e)
     char path[64];
 
     snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, fds.items[i]);
-    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_INO,
-              &found) < 0 ||
-        (!S_ISSOCK(found.stx_mode) && !S_ISFIFO(found.stx_mode)))
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+              STATX_TYPE | STATX_INO | STATX_NLINK, &found) < 0 ||
+        !is_looked_for(&found))
       continue;
     if (in_tree < 0)
       in_tree = dump->in_tree(dump, pid);

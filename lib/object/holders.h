@@ -1,4 +1,7 @@
-/* Who has a pipe or socket open: what a process outside the tree holds, too, would come apart. */
+/*
+ * Who has a pipe, a socket or a deleted file open: what a process outside the tree holds, too,
+ * would come apart.
+ */
 #ifndef CKPT_OBJECT_HOLDERS_H
 #define CKPT_OBJECT_HOLDERS_H
 

@@ -174,6 +174,7 @@ static int attach_memfd(struct object_restore *restore, const struct file *file,
 
 const struct object_type object_memfd = {
     .name = "memfd",
+    .has_pages = true,
     .matches = matches_memfd,
     .check = check_memfd,
     .dump = dump_memfd,
@@ -183,6 +184,7 @@ const struct object_type object_memfd = {
 
 const struct object_type object_shmem = {
     .name = "shmem",
+    .has_pages = true,
     .matches = matches_shmem,
     .dump = dump_shmem,
     .restore = restore,

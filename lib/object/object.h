@@ -60,6 +60,7 @@ struct object_restore {
 
 struct object_type {
   const char *name; /* of struct file's `type` */
+  bool has_pages;   /* its content is page frames, of one space for all descriptions of it */
 
   /*
    * Is it what the source is? Types that no descriptor has, but that are there for others to be
@@ -140,10 +141,13 @@ int object_share_fd(struct object_restore *restore, const char *key, int fd, str
 int object_reopen(int fd, uint32_t flags, struct err *e);
 
 /* The types, one a file. */
-extern const struct object_type object_regular, object_directory, object_device, object_pipe,
-    object_fifo, object_eventfd, object_epoll, object_timerfd, object_signalfd, object_memfd,
-    object_shmem, object_sysvshm, object_mqueue, object_tcp, object_unix, object_stream,
-    object_unknown, object_mount, object_inode;
+extern const struct object_type object_regular, object_deleted, object_directory, object_device,
+    object_pipe, object_fifo, object_eventfd, object_epoll, object_timerfd, object_signalfd,
+    object_memfd, object_shmem, object_sysvshm, object_mqueue, object_tcp, object_unix,
+    object_stream, object_unknown, object_mount, object_inode;
+
+/* regular.c: the flock(2) lock of a description: LOCK_SH, LOCK_EX, or 0. Refuses other kinds. */
+int object_find_flock(const struct object_source *source, int32_t *flock, struct err *e);
 
 /* stream.c: is it one that a container has from outside? For `foreign`. */
 bool object_is_foreign(const struct object_dump *dump, const struct object_source *source);

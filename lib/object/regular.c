@@ -34,7 +34,7 @@ static bool matches_directory(const struct object_source *source)
 }
 
 /* fdinfo shows the locks that belong to the description: "lock: 1: FLOCK  ADVISORY  WRITE ...". */
-static int find_flock(const struct object_source *source, int32_t *flock, struct err *e)
+int object_find_flock(const struct object_source *source, int32_t *flock, struct err *e)
 {
   const char *at = source->fdinfo ? strstr(source->fdinfo, "\nlock:") : NULL;
 
@@ -83,7 +83,7 @@ static int check(const struct object_dump *dump, const struct object_source *sou
   int32_t flock;
 
   (void)dump;
-  return find_flock(source, &flock, e) < 0 ? -1 : check_rights(source, e);
+  return object_find_flock(source, &flock, e) < 0 ? -1 : check_rights(source, e);
 }
 
 static int dump(const struct object_dump *dump, const struct object_source *source,
@@ -95,7 +95,7 @@ static int dump(const struct object_dump *dump, const struct object_source *sour
   };
 
   (void)dump;
-  if (find_flock(source, &detail.flock, e) < 0)
+  if (object_find_flock(source, &detail.flock, e) < 0)
     return -1;
   file->detail = fields_to_json(fields, &detail, e);
   return file->detail ? 0 : -1;

@@ -189,6 +189,7 @@ static int attach(struct object_restore *restore, const struct file *file, int f
 
 const struct object_type object_sysvshm = {
     .name = "sysvshm",
+    .has_pages = true,
     .matches = matches,
     .check = check,
     .dump = dump,
