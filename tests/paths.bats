@@ -1,4 +1,5 @@
-# What is more than a path, or has none any more: named pipes, deleted files.
+# What is more than a path, or has none any more: named pipes, deleted files,
+# inotify.
 load helpers
 load cases
 
@@ -6,6 +7,7 @@ setup() { setup_cases; }
 teardown() {
   end_all
   if [ -n "${holder:-}" ]; then kill "$holder" || true; fi
+  if mountpoint -q "$tmp/merged"; then umount "$tmp/merged"; fi
 }
 
 @test "named pipes with their contents, all ways to open them" {
@@ -76,4 +78,62 @@ teardown() {
     restore
     counts_on "$tmp/out"
   done
+}
+
+@test "inotify: watches with their numbers" {
+  through paths inotify
+}
+
+@test "refused: events of inotify that wait" {
+  refused 'fd [0-9]+ .*bytes of events wait in it; retry' paths unread
+}
+
+@test "refused: a watch on what has no name any more" {
+  refused 'fd [0-9]+ .*has no name that can be found' paths nameless
+}
+
+@test "refused at a restore: what was watched is gone" {
+  start_cases paths inotify
+  checkpoint
+  rm "$place/watched/once"
+  run restore
+  [ "$status" -eq 1 ]
+  [[ $output =~ once,\ which\ is\ watched ]]
+}
+
+# A file system as containers have, which does not open what is watched by its handle.
+overlay() {
+  mkdir "$tmp/lower" "$tmp/upper" "$tmp/work" "$tmp/merged"
+  mount -t overlay overlay \
+    -o "lowerdir=$tmp/lower,upperdir=$tmp/upper,workdir=$tmp/work" "$tmp/merged"
+}
+
+follow() { # file
+  echo first >"$1"
+  run_detached web tail -f "$1"
+  eventually grep -q first "$tmp/out"
+  for i in 1 2 3; do
+    checkpoint --leave-running
+    echo "more $i" >>"$1"
+    eventually grep -q "more $i" "$tmp/out"
+    checkpoint
+    restore
+    echo "after $i" >>"$1"
+    eventually grep -q "after $i" "$tmp/out"
+  done
+}
+
+@test "tail -f goes on" {
+  follow "$tmp/followed"
+}
+
+@test "tail -f goes on, on an overlay" {
+  overlay
+  follow "$tmp/merged/followed"
+}
+
+@test "named pipes and deleted files on an overlay" {
+  overlay
+  place=$tmp/merged
+  through paths fifo deleted
 }

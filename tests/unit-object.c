@@ -1,6 +1,7 @@
 /* Kernel objects: what the kernel and an image say of UNIX sockets. */
 #include "base/cleanup.h"
 #include "base/err.h"
+#include "object/inotify.h"
 #include "object/object.h"
 #include "object/unix.h"
 #include "tap.h"
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /* An answer of sock_diag, built by hand. */
@@ -172,8 +174,60 @@ static void test_images(void)
   ok(!is_complete(&tree, &e), "a state that does not exist");
 }
 
+/* -- inotify -- */
+
+static void test_watches(void)
+{
+  static const char text[] =
+      "pos:\t0\nflags:\t00\nmnt_id:\t17\nino:\t1038\n"
+      "inotify wd:1f ino:64005 sdev:fe00003 mask:80000fff ignored_mask:0 fhandle-bytes:8 "
+      "fhandle-type:1 f_handle:05400600340fa697\n"
+      "inotify wd:2 ino:1 sdev:15 mask:2 ignored_mask:0 \n";
+  struct inotify_watch watch;
+  struct err e = {""};
+  const char *at = text;
+
+  ok(inotify_next_watch(&at, &watch, &e) == 1 && watch.wd == 0x1f && watch.inode == 0x64005 &&
+         watch.device == makedev(254, 3) && watch.mask == 0x80000fff &&
+         watch.handle.handle_bytes == 8 && watch.handle.handle_type == 1 &&
+         memcmp(watch.handle.f_handle, "\x05\x40\x06\x00\x34\x0f\xa6\x97", 8) == 0,
+     "a watch and its handle");
+  ok(inotify_next_watch(&at, &watch, &e) == 1 && watch.wd == 2 && watch.device == makedev(0, 21) &&
+         watch.handle.handle_bytes == 0,
+     "a watch without a handle");
+  ok(inotify_next_watch(&at, &watch, &e) == 0, "no further watch");
+}
+
+static void test_bad_watches(void)
+{
+  static const char *const texts[] = {
+      "inotify wd:",
+      "inotify wd:0 ino:1 sdev:15 mask:2 ignored_mask:0 ",
+      "inotify wd:ffffffff ino:1 sdev:15 mask:2 ignored_mask:0 ",
+      "inotify wd:1 ino:1 sdev:15",
+      "inotify wd:1 ino:1 sdev:15 mask:2 ignored_mask:0 fhandle-bytes:81 fhandle-type:1 "
+      "f_handle:00",
+      "inotify wd:1 ino:1 sdev:15 mask:2 ignored_mask:0 fhandle-bytes:ffffffff fhandle-type:1 "
+      "f_handle:00",
+      "inotify wd:1 ino:1 sdev:15 mask:2 ignored_mask:0 fhandle-bytes:8 fhandle-type:1 "
+      "f_handle:0001",
+      "inotify wd:1 ino:1 sdev:15 mask:2 ignored_mask:0 fhandle-bytes:2 fhandle-type:1 "
+      "f_handle:zz",
+  };
+
+  for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+    struct inotify_watch watch;
+    struct err e = {""};
+    const char *at = texts[i];
+
+    ok(inotify_next_watch(&at, &watch, &e) < 0, "a watch that is not one: %s", texts[i]);
+  }
+}
+
 int main(void)
 {
+  test_watches();
+  test_bad_watches();
   test_answers();
   test_bad_answers();
   test_kernel();

@@ -15,7 +15,8 @@ static const struct object_type *const types[] = {
     &object_stream,  &object_memfd,   &object_shmem,     &object_sysvshm, &object_mqueue,
     &object_regular, &object_deleted, &object_directory, &object_device,  &object_pipe,
     &object_fifo,    &object_eventfd, &object_epoll,     &object_timerfd, &object_signalfd,
-    &object_tcp,     &object_unix,    &object_unknown,   &object_mount,   &object_inode,
+    &object_inotify, &object_tcp,     &object_unix,      &object_unknown, &object_mount,
+    &object_inode,
 };
 
 const struct object_type *object_type_of(const struct object_source *source)

@@ -144,7 +144,7 @@ int object_reopen(int fd, uint32_t flags, struct err *e);
 extern const struct object_type object_regular, object_deleted, object_directory, object_device,
     object_pipe, object_fifo, object_eventfd, object_epoll, object_timerfd, object_signalfd,
     object_memfd, object_shmem, object_sysvshm, object_mqueue, object_tcp, object_unix,
-    object_stream, object_unknown, object_mount, object_inode;
+    object_inotify, object_stream, object_unknown, object_mount, object_inode;
 
 /* regular.c: the flock(2) lock of a description: LOCK_SH, LOCK_EX, or 0. Refuses other kinds. */
 int object_find_flock(const struct object_source *source, int32_t *flock, struct err *e);

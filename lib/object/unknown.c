@@ -10,7 +10,6 @@ static const struct {
 } remedies[] = {
     {"socket:[", "this kind of socket is not supported; close it before the checkpoint"},
     {"anon_inode:[io_uring]", "rings are shared with the kernel; run the program without io_uring"},
-    {"anon_inode:inotify", "inotify is not supported yet; close it before the checkpoint"},
     {"anon_inode:[pidfd]", "process descriptors are not supported yet; close it"},
     {"anon_inode:[userfaultfd]", "a process that handles its own page faults cannot be copied"},
     {"/dev/pts/", "terminals are not supported; start it with its input and output redirected"},
