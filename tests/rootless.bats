@@ -450,3 +450,51 @@ runs() { [ "$(runc state "$1" | jq -r .status)" = "$2" ]; }
   goes_on "$name"
   runc delete --force "$name"
 }
+
+# One process with both ends of connections: it finds what it left in them.
+sockets() {
+  run_detached web python3 -c "
+import os, socket, time
+os.chdir('$place')
+pair = socket.socketpair()
+boxes = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('$place/listener')
+listener.listen()
+kept = None
+if '$1':
+    kept = socket.socket(socket.AF_UNIX)
+    kept.connect('$place/listener')
+    accepted, _ = listener.accept()
+for i in range(1000000):
+    pair[0].sendall(b'one two')
+    boxes[0].send(b'box one')
+    boxes[0].send(b'box two')
+    open('new', 'w').write('%d\n' % i)
+    os.rename('new', 'count')
+    time.sleep(0.02)
+    assert pair[1].recv(99) == b'one two'
+    assert boxes[1].recv(99) + boxes[1].recv(99) == b'box onebox two'
+    client = socket.socket(socket.AF_UNIX)
+    client.connect('$place/listener')
+    listener.accept()[0].sendall(b'hello')
+    assert client.recv(99) == b'hello'"
+  eventually test -s "$place/count"
+}
+
+@test "UNIX sockets with what is unread in them" {
+  sockets ''
+  checkpoint --leave-running
+  counts_on "$place/count"
+  three_cycles
+  counts_on "$place/count"
+}
+
+@test "a connection by the name of a listener, which root alone can restore, is refused" {
+  sockets kept
+  run checkpoint
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ only\ root\ can\ bring\ back ]]
+  counts_on "$place/count"
+}

@@ -52,10 +52,12 @@ static struct answer connected_answer(void)
 {
   struct answer answer = new_answer(TCP_ESTABLISHED);
   struct unix_diag_rqlen queue = {.udiag_rqueue = 3, .udiag_wqueue = 4};
+  struct unix_diag_vfs file = {.udiag_vfs_ino = 77, .udiag_vfs_dev = 254 << 20 | 3};
 
   add_attribute(&answer, UNIX_DIAG_PEER, &(uint32_t){4711}, sizeof(uint32_t));
   add_attribute(&answer, UNIX_DIAG_ICONS, "whatever", 8);
   add_attribute(&answer, UNIX_DIAG_RQLEN, &queue, sizeof(queue));
+  add_attribute(&answer, UNIX_DIAG_VFS, &file, sizeof(file));
   add_attribute(&answer, UNIX_DIAG_SHUTDOWN, &(uint8_t){2}, 1);
   return answer;
 }
@@ -69,7 +71,8 @@ static void test_answers(void)
 
   ok(unix_diag_parse(&answer, answer.header.nlmsg_len, &info, &e) == 0 &&
          info.state == TCP_ESTABLISHED && info.connected && info.peer == 4711 &&
-         info.waiting == 3 && info.backlog == 4 && info.shutdown == 2,
+         info.waiting == 3 && info.backlog == 4 && info.shutdown == 2 && info.file_inode == 77 &&
+         info.file_device == makedev(254, 3),
      "an answer with a peer, its queues and what was shut down");
   answer = new_answer(TCP_CLOSE);
   ok(unix_diag_parse(&answer, answer.header.nlmsg_len, &info, &e) == 0 && !info.connected &&

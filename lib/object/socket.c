@@ -48,23 +48,32 @@ static bool get(int fd, const struct socket_known_option *known, int64_t *value)
   return true;
 }
 
+int socket_set_buffer(int fd, int name, int size)
+{
+  int force = name == SO_SNDBUF ? SO_SNDBUFFORCE : SO_RCVBUFFORCE;
+
+  int result = setsockopt(fd, SOL_SOCKET, force, &size, sizeof(size));
+
+  if (result == 0 || errno != EPERM)
+    return result;
+  return setsockopt(fd, SOL_SOCKET, name, &size, sizeof(size));
+}
+
 static int set(int fd, const struct socket_known_option *known, int64_t value)
 {
   union option_value wanted = {.number = (int)value};
   socklen_t size = sizeof(wanted.number);
-  int name = known->name;
 
-  if (known->kind == OPTION_BUFFER) { /* by force: also above the system's limit */
-    wanted.number = (int)(value / 2);
-    name = name == SO_SNDBUF ? SO_SNDBUFFORCE : SO_RCVBUFFORCE;
-  } else if (known->kind == OPTION_TIME) {
+  if (known->kind == OPTION_BUFFER)
+    return socket_set_buffer(fd, known->name, (int)(value / 2));
+  if (known->kind == OPTION_TIME) {
     wanted.time = (struct timeval){value / 1000000, value % 1000000};
     size = sizeof(wanted.time);
   } else if (known->kind == OPTION_LINGER) {
     wanted.linger = (struct linger){value >= 0, value >= 0 ? (int)value : 0};
     size = sizeof(wanted.linger);
   }
-  return setsockopt(fd, known->level, name, &wanted, size);
+  return setsockopt(fd, known->level, known->name, &wanted, size);
 }
 
 int socket_read_options(int fd, const struct socket_known_option *known, size_t known_count,

@@ -34,6 +34,9 @@ struct socket_known_option {
 /* The value of an option of one int; -1 when there is none. */
 int socket_int_option(int fd, int level, int name);
 
+/* SO_SNDBUF or SO_RCVBUF, for root also above the system's limit. -1 with errno. */
+int socket_set_buffer(int fd, int name, int size);
+
 /* The options of a table that the socket has, appended to a list. */
 int socket_read_options(int fd, const struct socket_known_option *known, size_t known_count,
                         struct socket_option **options, size_t *count, struct err *e);

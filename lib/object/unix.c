@@ -83,7 +83,10 @@ static bool matches(const struct object_source *source)
          socket_int_option(source->local, SOL_SOCKET, SO_DOMAIN) == AF_UNIX;
 }
 
-/* What the kernel says of it, wherever it was made; it comes back in the tree's namespace. */
+/*
+ * What the kernel says of it, wherever it was made; it comes back in the tree's namespace. Only who
+ * rules over its namespace is told which that is: for others it is the process's, and ours.
+ */
 static int read_info(const struct object_source *source, struct unix_info *info, struct err *e)
 {
   AUTO_CLOSE int net = ioctl(source->local, SIOCGSKNS);
@@ -91,13 +94,18 @@ static int read_info(const struct object_source *source, struct unix_info *info,
   char path[64];
 
   snprintf(path, sizeof(path), "/proc/%d/ns/net", source->pid);
-  if (net < 0 || fstat(net, &its) < 0 || stat("/proc/self/ns/net", &ours) < 0 ||
-      stat(path, &theirs) < 0)
+  if ((net < 0 && errno != EPERM) || stat("/proc/self/ns/net", &ours) < 0 ||
+      stat(path, &theirs) < 0 || (net >= 0 && fstat(net, &its) < 0))
     return err_sys(e, "network namespace");
-  if (its.st_ino != theirs.st_ino)
+  if (net < 0 && theirs.st_ino != ours.st_ino)
+    return err_set(e,
+                   "cannot be checkpointed: user %u may not look into its network namespace; "
+                   "checkpoint it as root",
+                   geteuid());
+  if (net >= 0 && its.st_ino != theirs.st_ino)
     return err_set(e, "cannot be checkpointed: it is of another network namespace than the tree; "
                       "close it before the checkpoint");
-  return unix_diag(its.st_ino == ours.st_ino ? -1 : net, source->stat.st_ino, info, e);
+  return unix_diag(theirs.st_ino == ours.st_ino ? -1 : net, source->stat.st_ino, info, e);
 }
 
 bool unix_is_stream(const struct unix_detail *detail)
@@ -168,10 +176,14 @@ static int identify(const struct object_source *source, struct unix_info *info,
   if (check_transit(source, info, detail, e) < 0 ||
       unix_address(source->local, &detail->address, e) < 0)
     return -1;
-  if (detail->address.size == 0 || unix_is_abstract(&detail->address) ||
-      (unix_is_stream(detail) && info->connected))
+  if (detail->address.size == 0 || unix_is_abstract(&detail->address))
     return 0;
-  return unix_find_file(source, detail, e);
+  if (!(unix_is_stream(detail) && info->connected) && unix_find_file(source, info, detail, e) < 0)
+    return -1;
+  if (!detail->has_file && geteuid() != 0)
+    return err_set(e, "cannot be checkpointed: only root can bring back a name that leads to no "
+                      "file of its own; checkpoint it as root");
+  return 0;
 }
 
 static int check(const struct object_dump *dump, const struct object_source *source, struct err *e)

@@ -48,10 +48,12 @@ bool unix_is_stream(const struct unix_detail *detail);
 struct unix_info {
   uint8_t state; /* TCP_ESTABLISHED, TCP_CLOSE, TCP_LISTEN */
   bool connected;
-  uint32_t peer;    /* inode of the other end; 0: it is closed, or not accepted yet */
-  uint32_t waiting; /* listening: connections that wait to be accepted */
-  uint32_t backlog; /* listening */
-  uint8_t shutdown; /* bit 0: receives no more, bit 1: sends no more */
+  uint32_t peer;     /* inode of the other end; 0: it is closed, or not accepted yet */
+  uint32_t waiting;  /* listening: connections that wait to be accepted */
+  uint32_t backlog;  /* listening */
+  uint8_t shutdown;  /* bit 0: receives no more, bit 1: sends no more */
+  dev_t file_device; /* bound to a path: of its file */
+  uint32_t file_inode;
 };
 
 /* Asks in the socket's own network namespace; net: a descriptor of it, or -1: it is ours. */
@@ -66,7 +68,8 @@ int unix_read_queue(int fd, const struct unix_info *info, struct unix_detail *de
 /* unix_name.c: addresses and the places where they are bound. */
 int unix_address(int fd, struct blob *address, struct err *e);
 /* Finds the file of a bound socket: has_file, root, directory, mode, uid, gid. */
-int unix_find_file(const struct object_source *source, struct unix_detail *detail, struct err *e);
+int unix_find_file(const struct object_source *source, const struct unix_info *info,
+                   struct unix_detail *detail, struct err *e);
 bool unix_is_abstract(const struct blob *address);
 /* Ids as we see them into those of the process's user namespace. */
 int unix_ids_inside(pid_t pid, uint32_t *uid, uint32_t *gid, struct err *e);

@@ -12,12 +12,14 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 
 static int take_attribute(const struct rtattr *attribute, struct unix_info *info)
 {
   const void *data = RTA_DATA(attribute);
   size_t size = RTA_PAYLOAD(attribute);
   struct unix_diag_rqlen queue;
+  struct unix_diag_vfs file;
 
   switch (attribute->rta_type) {
   case UNIX_DIAG_PEER:
@@ -32,6 +34,14 @@ static int take_attribute(const struct rtattr *attribute, struct unix_info *info
     memcpy(&queue, data, sizeof(queue));
     info->waiting = queue.udiag_rqueue;
     info->backlog = queue.udiag_wqueue;
+    return 0;
+  case UNIX_DIAG_VFS:
+    if (size < sizeof(file))
+      return -1;
+    memcpy(&file, data, sizeof(file));
+    /* As the kernel itself has it: 12 bits and 20. */
+    info->file_device = makedev(file.udiag_vfs_dev >> 20, file.udiag_vfs_dev & 0xfffff);
+    info->file_inode = file.udiag_vfs_ino;
     return 0;
   case UNIX_DIAG_SHUTDOWN:
     if (size < sizeof(info->shutdown))
@@ -83,7 +93,7 @@ static int ask(ino_t inode, struct unix_info *info, struct err *e)
       .body = {.sdiag_family = AF_UNIX,
                .udiag_states = UINT32_MAX,
                .udiag_ino = (uint32_t)inode,
-               .udiag_show = UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN,
+               .udiag_show = UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN | UDIAG_SHOW_VFS,
                .udiag_cookie = {UINT32_MAX, UINT32_MAX}},
   };
   struct nlmsghdr reply[128];

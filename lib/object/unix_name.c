@@ -127,32 +127,63 @@ static int take_directory(const char *path, struct unix_detail *detail, struct e
   return detail->directory ? 0 : err_sys(e, "socket name");
 }
 
-int unix_find_file(const struct object_source *source, struct unix_detail *detail, struct err *e)
+/*
+ * The path at which its file was made, in `link`; 1, or 0 when it has none there any more. An
+ * ordinary user is told only the file's number, and has to believe the address.
+ */
+static int find_path(const struct object_source *source, const struct unix_info *info,
+                     struct unix_detail *detail, char link[PATH_MAX], struct stat *bound,
+                     struct err *e)
 {
   AUTO_CLOSE int file = ioctl(source->local, SIOCUNIXFILE);
-  AUTO_CLOSE int root = -1;
-  AUTO_CLOSE int found_fd = -1;
-  struct stat bound, found;
-  char link[PATH_MAX];
-  const char *path = (const char *)detail->address.data;
-  char name[32];
+  const char *address = (const char *)detail->address.data;
+  const char *path = address;
 
-  if (file < 0 || fstat(file, &bound) < 0)
+  if (file >= 0) {
+    if (fstat(file, bound) < 0 || read_link(file, link, PATH_MAX, e) < 0)
+      return err_sys(e, "socket file");
+    path = address[0] == '/' ? address : inside_root(link, detail->root);
+  } else if (errno != EPERM) {
     return err_sys(e, "socket file");
+  } else if (address[0] != '/') {
+    return err_set(e,
+                   "cannot be checkpointed: user %u cannot find out where it was bound to \"%s\"; "
+                   "bind it by its whole path, or checkpoint it as root",
+                   geteuid(), address);
+  } else {
+    *bound = (struct stat){.st_dev = info->file_device, .st_ino = info->file_inode};
+  }
+  if (!path)
+    return 0;
+  memmove(link, path, strlen(path) + 1);
+  return 1;
+}
+
+int unix_find_file(const struct object_source *source, const struct unix_info *info,
+                   struct unix_detail *detail, struct err *e)
+{
+  AUTO_CLOSE int root = -1;
+  AUTO_CLOSE int fd = -1;
+  struct stat bound, found;
+  char path[PATH_MAX];
+  char name[32];
+  int result;
+
   snprintf(name, sizeof(name), "/proc/%d/root", source->pid);
   root = open(name, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (root < 0)
     return err_sys(e, "%s", name);
-  if (take_root(source, detail, e) < 0 || read_link(file, link, sizeof(link), e) < 0)
+  if (take_root(source, detail, e) < 0)
     return -1;
-  if (path[0] != '/')
-    path = inside_root(link, detail->root);
-  found_fd = path ? open_below(root, path) : -1;
-  if (found_fd < 0 || fstat(found_fd, &found) < 0 || found.st_dev != bound.st_dev ||
+  result = find_path(source, info, detail, path, &bound, e);
+  if (result <= 0)
+    return result;
+  fd = open_below(root, path);
+  if (fd < 0 || fstat(fd, &found) < 0 || found.st_dev != bound.st_dev ||
       found.st_ino != bound.st_ino)
     return 0; /* unlinked or replaced: it is only a name any more */
   detail->has_file = true;
   if (detail->address.data[0] != '/' && take_directory(path, detail, e) < 0)
     return -1;
-  return take_owner(source, &bound, detail, e);
+  return take_owner(source, &found, detail, e);
 }

@@ -79,6 +79,20 @@ static int open_place(const struct object_restore *restore, const struct unix_de
   return place->directory < 0 ? err_sys(e, "%s", detail->directory) : 0;
 }
 
+static bool is_same(int one, int other)
+{
+  struct stat a, b;
+
+  return fstat(one, &a) == 0 && fstat(other, &b) == 0 && a.st_dev == b.st_dev &&
+         a.st_ino == b.st_ino;
+}
+
+/* Into the directory, as the root if that is another one: only root may have another. */
+static int change_root(int to, int from)
+{
+  return fchdir(to) < 0 || (!is_same(to, from) && chroot(".") < 0) ? -1 : 0;
+}
+
 /* Calls with the place's root and directory as ours. */
 static int in_place(const struct place *place, unix_call *function, const void *context,
                     struct err *e)
@@ -89,17 +103,14 @@ static int in_place(const struct place *place, unix_call *function, const void *
 
   if (root < 0 || directory < 0)
     return err_sys(e, "working directory");
-  if (fchdir(place->root) < 0 || chroot(".") < 0 ||
-      (place->directory >= 0 && fchdir(place->directory) < 0))
+  if (change_root(place->root, root) < 0 || (place->directory >= 0 && fchdir(place->directory) < 0))
     result = err_sys(e, "root directory");
   else
     result = function(context, e);
-  if (fchdir(root) < 0 || chroot(".") < 0 || fchdir(directory) < 0)
+  if (change_root(root, place->root) < 0 || fchdir(directory) < 0)
     return err_sys(e, "root directory");
   return result;
 }
-
-/* -- addresses -- */
 
 static socklen_t to_sockaddr(const struct blob *address, struct sockaddr_un *name)
 {
@@ -197,7 +208,8 @@ static int do_bind_file(const void *context, struct err *e)
   before = umask(0777 & ~detail->mode);
   result = do_bind(context, e);
   umask(before);
-  if (result == 0 && lchown(path, detail->uid, detail->gid) < 0)
+  if (result == 0 && (detail->uid != geteuid() || detail->gid != getegid()) &&
+      lchown(path, detail->uid, detail->gid) < 0)
     return err_sys(e, "%s: owner", path);
   return result;
 }

@@ -291,9 +291,7 @@ static int send_all(int fd, const struct blob *data, struct err *e)
 /* What waits at one end comes from the other. */
 static int send_messages(int from, const struct unix_detail *to, struct err *e)
 {
-  int room = SEND_ROOM;
-
-  if (to->message_count && setsockopt(from, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)) < 0)
+  if (to->message_count && socket_set_buffer(from, SO_SNDBUF, SEND_ROOM) < 0)
     return err_sys(e, "its queue");
   for (size_t i = 0; i < to->message_count; i++) {
     if (send_all(from, &to->messages[i].data, e) < 0)
@@ -475,11 +473,10 @@ static int deliver(struct object_restore *restore, const struct unix_detail *to,
     const struct unix_message *message = &to->messages[i];
     AUTO_CLOSE int fd = open_sender(restore, to, &message->from, e);
     struct unix_naming naming = {.fd = fd, .address = &to->address, .message = message};
-    int room = SEND_ROOM;
 
     if (fd < 0)
       return -1;
-    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room)) < 0)
+    if (socket_set_buffer(fd, SO_SNDBUF, SEND_ROOM) < 0)
       return err_sys(e, "its queue");
     if (unix_at(restore, to, unix_do_send, &naming, e) < 0)
       return -1;
