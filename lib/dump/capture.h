@@ -85,6 +85,8 @@ struct capture {
   struct tree tree;
   struct known_file *known;
   size_t known_count;
+  uint32_t *descriptions; /* ids of files that are descriptions, in the order that kcmp(2) knows */
+  size_t description_count;
   uint32_t last_space;
   struct mapped_part *parts;
   size_t part_count;

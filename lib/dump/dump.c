@@ -129,6 +129,7 @@ static void capture_free(struct capture *capture)
   for (size_t i = 0; i < capture->known_count; i++)
     cleanup_close(&capture->known[i].local);
   free(capture->known);
+  free(capture->descriptions);
   cleanup_close(&capture->root);
   mapped_free(capture);
   free(capture->cgroup);

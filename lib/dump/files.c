@@ -166,43 +166,66 @@ static int with_description(const struct object_source *object, struct err *e)
   return err_prefix(e, "%s", text);
 }
 
-/* The same open file description as one that is known? kcmp(2) between our own duplicates. */
-static struct known_file *find_description(struct capture *capture,
-                                           const struct object_source *object, uint32_t flags)
+/*
+ * The id of the open file description if it is known, or 0; *place is where it belongs among the
+ * known ones. kcmp(2) between our own duplicates, of which it knows an order.
+ */
+static int find_description(const struct capture *capture, int local, size_t *place, uint32_t *id,
+                            struct err *e)
 {
+  size_t low = 0, high = capture->description_count;
   pid_t self = getpid();
 
-  for (size_t i = 0; i < capture->known_count; i++) {
-    struct known_file *known = &capture->known[i];
+  *id = 0;
+  while (low < high && *id == 0) {
+    size_t middle = low + (high - low) / 2;
+    uint32_t known = capture->descriptions[middle];
+    long order = syscall(SYS_kcmp, self, self, KCMP_FILE, local, capture->known[known - 1].local);
 
-    if (!known->is_mapping && known->device == object->stat.st_dev &&
-        known->inode == object->stat.st_ino && known->flags == flags &&
-        syscall(SYS_kcmp, self, self, KCMP_FILE, known->local, object->local) == 0)
-      return known;
+    if (order < 0)
+      return err_sys(e, "kcmp");
+    if (order == 0)
+      *id = known;
+    else if (order == 1)
+      high = middle;
+    else
+      low = middle + 1;
   }
-  return NULL;
+  *place = low;
+  return 0;
 }
 
-static int visit_descriptor(struct capture *capture, const struct object_source *object,
-                            void *context, struct err *e)
+static int insert_description(struct capture *capture, size_t place, uint32_t id, struct err *e)
 {
-  struct descriptor *descriptor = context;
-  struct known_file *known;
+  uint32_t *added =
+      list_append(&capture->descriptions, &capture->description_count, sizeof(*added));
+
+  if (!added)
+    return err_sys(e, "files");
+  memmove(capture->descriptions + place + 1, capture->descriptions + place,
+          (capture->description_count - 1 - place) * sizeof(*added));
+  capture->descriptions[place] = id;
+  return 0;
+}
+
+static int take_descriptor(struct capture *capture, const struct object_source *object,
+                           struct descriptor *descriptor, struct err *e)
+{
   uint64_t flags = 0;
+  size_t place;
 
   if (!proc_field(object->fdinfo, "flags", 8, &flags))
     return err_set(e, "fdinfo without flags");
   descriptor->fd = object->fd;
   descriptor->cloexec = flags & O_CLOEXEC;
   flags &= ~(uint64_t)O_CLOEXEC;
-  known = find_description(capture, object, (uint32_t)flags);
-  if (known) {
-    descriptor->file = (uint32_t)(known - capture->known) + 1;
+  if (find_description(capture, object->local, &place, &descriptor->file, e) < 0)
+    return -1;
+  if (descriptor->file)
     return 0;
-  }
   if (add_file(capture, object, (uint32_t)flags, false, &descriptor->file, e) < 0)
     return with_description(object, e);
-  return 0;
+  return insert_description(capture, place, descriptor->file, e);
 }
 
 /* POSIX locks stand in the fdinfo of any descriptor of the file: "lock: 1: POSIX ADVISORY WRITE".
@@ -231,11 +254,16 @@ static int add_locks(const struct object_source *object, struct process *process
   return 0;
 }
 
-static int visit_locks(struct capture *capture, const struct object_source *object, void *context,
-                       struct err *e)
+static int visit_descriptor(struct capture *capture, const struct object_source *object,
+                            void *context, struct err *e)
 {
-  (void)capture;
-  return add_locks(object, context, e);
+  struct process *process = context;
+  struct descriptor *descriptor =
+      list_append(&process->descriptors, &process->descriptor_count, sizeof(*descriptor));
+
+  if (!descriptor)
+    return err_sys(e, "descriptors");
+  return take_descriptor(capture, object, descriptor, e) < 0 ? -1 : add_locks(object, process, e);
 }
 
 int capture_descriptors(struct capture *capture, struct source *source, struct process *process,
@@ -249,15 +277,8 @@ int capture_descriptors(struct capture *capture, struct source *source, struct p
   if (proc_descriptors(source->pid, &fds, e) != 0)
     return -1;
   for (size_t i = 0; i < fds.count; i++) {
-    struct descriptor *descriptor =
-        list_append(&process->descriptors, &process->descriptor_count, sizeof(*descriptor));
-
-    if (!descriptor)
-      return err_sys(e, "descriptors");
-    if (capture_visit(capture, source->pid, pidfd, fds.items[i], NULL, visit_descriptor, descriptor,
+    if (capture_visit(capture, source->pid, pidfd, fds.items[i], NULL, visit_descriptor, process,
                       e) < 0)
-      return -1;
-    if (capture_visit(capture, source->pid, pidfd, fds.items[i], NULL, visit_locks, process, e) < 0)
       return -1;
   }
   return 0;
