@@ -17,6 +17,8 @@ int main(int argc, char **argv)
       {"id", OPT_STRING, &options.id, "NAME", "register the tree under NAME (default: as before)"},
       {"root", OPT_STRING, &options.registry, "DIR", "the registry, or the runtime's directory"},
       {"bundle", OPT_STRING, &options.bundle, "DIR", "restore into a new container of this bundle"},
+      {"created", OPT_BOOL, &options.created, NULL,
+       "restore into a container that waits to be started"},
       {"runtime", OPT_STRING, &options.runtime, "PROGRAM",
        "of that container (default: as before)"},
       {"console-socket", OPT_STRING, &options.console_socket, "SOCKET",

@@ -12,6 +12,8 @@ int main(int argc, char **argv)
   const struct opt table[] = {
       {"image-path", OPT_STRING, &options.image_path, "DIR", "directory of the image"},
       {"bundle", OPT_STRING, &options.bundle, "DIR", "restore into a new container of this bundle"},
+      {"created", OPT_BOOL, &options.created, NULL,
+       "restore into a container that waits to be started"},
       {"runtime", OPT_STRING, &options.runtime, "PROGRAM",
        "of that container (default: as before)"},
       {"console-socket", OPT_STRING, &options.console_socket, "SOCKET",
@@ -43,8 +45,14 @@ int main(int argc, char **argv)
   if (argc - first > 1)
     opt_usage(&command, "takes one container id at most");
   options.id = argc > first ? argv[first] : NULL;
-  if (!options.bundle && (options.runtime || options.console_socket || options.paused))
-    opt_usage(&command, "--runtime, --console-socket and --paused go with --bundle");
+  if (options.bundle && options.created)
+    opt_usage(&command, "--bundle makes a new container, --created takes one that is there");
+  if (!options.bundle && !options.created && (options.runtime || options.paused))
+    opt_usage(&command, "--runtime and --paused go with --bundle or --created");
+  if (!options.bundle && options.console_socket)
+    opt_usage(&command, "--console-socket goes with --bundle");
+  if (options.created && !options.detach)
+    opt_usage(&command, "--created goes with --detach: its maker waits for it");
   if (!options.image_path)
     opt_usage(&command, "image-path flag must be provided");
   if (options.direct && options.direct[0] && strcmp(options.direct, "true") != 0 &&

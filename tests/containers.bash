@@ -65,6 +65,11 @@ restore() { # [options] id
     --root "$root" --detach "$@" </dev/null >"$tmp/said" 2>&1 || { cat "$tmp/said" && return 1; }
 }
 
+restore_created() { # id
+  close_others ckpt-restore --image-path "$tmp/image" --runtime "$runtime" --root "$root" --created --detach "$@" \
+    </dev/null
+}
+
 # What there is of this test's containers: control groups and whether they are empty, mounts,
 # programs of ours and of the runtime's at work on them, records.
 remains() {

@@ -154,3 +154,36 @@ in_memory() {
   eventually grep -q '^33 99' "$tmp/shown2"
   eventually grep -q -e '-echoctl' "$tmp/shown2"
 }
+
+@test "a container that somebody else has created: its streams, its record, its end are theirs" {
+  in_memory
+  checkpoint "$box"
+  into() { restore_created "$mark-again" >"$tmp/said" 2>&1; }
+  no into # there is none
+  grep -q "$mark-again" "$tmp/said"
+  create() { close_others "$runtime" --root "$root" create --bundle "$bundle" "$mark-again" </dev/null >"$tmp/out" 2>&1; }
+  create
+  before=$(init_of "$mark-again")
+  into
+  is "$mark-again" running
+  [ "$(init_of "$mark-again")" = "$before" ]
+  [ ! -s "$tmp/said" ]
+  goes_on "$mark-again"
+  no into # it runs
+  grep -q 'running' "$tmp/said"
+  goes_on "$mark-again"
+  # What fails before it is started leaves it as it is; what fails later ends it.
+  oci delete --force "$mark-again"
+  create
+  cp -r "$tmp/image" "$tmp/whole"
+  printf 'XXXX' | dd of="$tmp/image/pages.img" bs=1 seek=2000 conv=notrunc status=none
+  no into
+  is "$mark-again" created
+  rm -r "$tmp/image"
+  mv "$tmp/whole" "$tmp/image"
+  cp "$bundle/rootfs/usr/bin/busybox" "$tmp/busybox"
+  (cat "$tmp/busybox" && echo) >"$bundle/rootfs/usr/bin/busybox"
+  no into
+  grep 'busybox: .*bytes' "$tmp/said"
+  eventually is "$mark-again" stopped
+}

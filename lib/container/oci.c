@@ -128,13 +128,15 @@ static int run(const struct oci *oci, const char *verb, const struct words *word
   return judge(oci, verb, messages, status, e);
 }
 
-/* What `state` tells of the container: runtime.md, "State". */
-static int read_pid(const struct oci *oci, pid_t *init, struct err *e)
+/* What `state` tells of the container (runtime.md, "State"): one that waits to be started. */
+static int read_created(const struct oci *oci, pid_t *init, struct err *e)
 {
   AUTO_CLOSE int out = memfd_create("state", MFD_CLOEXEC);
   struct words words = command(oci, "state");
+  const char *status;
   json_t *state;
   json_int_t pid;
+  int result = 0;
 
   add(&words, oci->id);
   if (out < 0)
@@ -144,17 +146,22 @@ static int read_pid(const struct oci *oci, pid_t *init, struct err *e)
   lseek(out, 0, SEEK_SET);
   state = json_loadfd(out, 0, NULL);
   pid = json_integer_value(json_object_get(state, "pid"));
+  status = json_string_value(json_object_get(state, "status"));
+  if (status && strcmp(status, "created") != 0)
+    result = err_set(e, "container %s is %s, and does not wait to be started", oci->id, status);
+  else if (!status || pid <= 0 || pid > INT32_MAX)
+    result = err_set(e, "%s state: tells no status or pid", oci->program);
   json_decref(state);
-  if (pid <= 0 || pid > INT32_MAX)
-    return err_set(e, "%s state: tells no pid", oci->program);
   *init = (pid_t)pid;
-  return 0;
+  return result;
 }
 
 int oci_create(const struct oci *oci, pid_t *init, struct err *e)
 {
   struct words words = command(oci, "create");
 
+  if (oci->foreign)
+    return read_created(oci, init, e);
   add(&words, "--bundle");
   add(&words, oci->bundle);
   if (oci->console_socket) {
@@ -164,7 +171,7 @@ int oci_create(const struct oci *oci, pid_t *init, struct err *e)
   add(&words, oci->id);
   if (run(oci, "create", &words, -1, e) < 0)
     return err_prefix(e, "bundle %s", oci->bundle);
-  if (read_pid(oci, init, e) == 0)
+  if (read_created(oci, init, e) == 0)
     return 0;
   oci_delete(oci, &(struct err){""});
   return -1;
@@ -185,9 +192,13 @@ int oci_started(const struct oci *oci, int messages, int status, struct err *e)
 
 int oci_delete(const struct oci *oci, struct err *e)
 {
-  struct words words = command(oci, "delete");
+  const char *verb = oci->foreign ? "kill" : "delete";
+  struct words words = command(oci, verb);
 
-  add(&words, "--force");
+  if (!oci->foreign)
+    add(&words, "--force");
   add(&words, oci->id);
-  return run(oci, "delete", &words, -1, e);
+  if (oci->foreign)
+    add(&words, "KILL");
+  return run(oci, verb, &words, -1, e);
 }

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct oci {
@@ -14,12 +15,14 @@ struct oci {
   const char *root;    /* its state directory; NULL: its default */
   const char *id;
   const char *bundle;
+  bool foreign;               /* somebody else has created it, and will remove it */
   const char *console_socket; /* where the master of a new terminal is sent; NULL: no terminal */
 };
 
 /*
  * Creates the container: its namespaces, mounts and groups are there, and its init waits to be
  * started. *init is its pid. On failure there is no container, and e has the runtime's own words.
+ * A foreign one must be in that state already.
  */
 int oci_create(const struct oci *oci, pid_t *init, struct err *e);
 
@@ -30,7 +33,7 @@ int oci_create(const struct oci *oci, pid_t *init, struct err *e);
 pid_t oci_start(const struct oci *oci, int *messages, struct err *e);
 int oci_started(const struct oci *oci, int messages, int status, struct err *e);
 
-/* Removes the container, ending what is left of it. */
+/* Removes the container, ending what is left of it. A foreign one is only ended. */
 int oci_delete(const struct oci *oci, struct err *e);
 
 #endif

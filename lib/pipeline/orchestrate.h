@@ -29,6 +29,7 @@ struct restore_pipeline_options {
   const char *bundle; /* of a runtime's container, into which the image's is restored; NULL */
   const char *runtime;
   const char *console_socket;
+  bool created;
   const char *registry;
   const char *image_path;
   const char *direct; /* NULL: by what is cached; else the value of the flag */

@@ -39,6 +39,8 @@ static void add_rebuild(struct pipeline *pipeline, const struct restore_pipeline
   add_value(stage, "--console-socket", options->console_socket);
   add_value(stage, "--id", options->id);
   add_value(stage, "--pid-file", options->pid_file);
+  if (options->created)
+    stage_word(stage, "--created");
   if (options->paused)
     stage_word(stage, "--paused");
   if (options->tcp_close)

@@ -133,11 +133,12 @@ static int check_place(const struct rebuild *rebuild, struct err *e)
 {
   const struct checkpoint *checkpoint = &rebuild->tree.checkpoint;
 
-  if (checkpoint->runtime && !rebuild->options->bundle)
+  if (checkpoint->runtime && !rebuild_by_runtime(rebuild))
     return err_set(e, "the image is of a %s container: name the bundle for a new one with --bundle",
                    checkpoint->runtime);
-  if (!checkpoint->runtime && rebuild->options->bundle)
-    return err_set(e, "the image is not of a runtime's container: restore it without --bundle");
+  if (!checkpoint->runtime && rebuild_by_runtime(rebuild))
+    return err_set(e, "the image is not of a runtime's container: restore it without --bundle or "
+                      "--created");
   if (checkpoint->runtime && !checkpoint->own_pidns)
     return err_set(e, "the container had no pid namespace of its own");
   return 0;

@@ -67,6 +67,12 @@ struct rebuild {
   int uffd;
 };
 
+/* Does a runtime make the tree's first process? */
+static inline bool rebuild_by_runtime(const struct rebuild *rebuild)
+{
+  return rebuild->options->bundle || rebuild->options->created;
+}
+
 /* check.c: everything that can be refused before anything is made. */
 int rebuild_check(struct rebuild *rebuild, struct err *e);
 /* The same of files: they are looked for in the root directory of the tree, which must be there. */

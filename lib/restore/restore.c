@@ -76,9 +76,10 @@ static int reserve_id(struct rebuild *rebuild, struct err *e)
       .root = options->registry,
       .id = rebuild->id,
       .bundle = options->bundle,
+      .foreign = options->created,
       .console_socket = options->console_socket,
   };
-  if (!rebuild->id || options->bundle)
+  if (!rebuild->id || rebuild_by_runtime(rebuild))
     return rebuild->id ? container_check_id(rebuild->id, e) : 0;
   rebuild->reserved = container_reserve(rebuild->options->registry, rebuild->id, e);
   return rebuild->reserved < 0 ? -1 : 0;
@@ -90,7 +91,7 @@ static int begin(struct rebuild *rebuild, struct err *e)
   if (prepare(rebuild, e) < 0 || rebuild_check(rebuild, e) < 0 || reserve_id(rebuild, e) < 0)
     return -1;
   /* A container's root directory is there when the container is. */
-  if (!rebuild->options->bundle && rebuild_check_files(rebuild, e) < 0)
+  if (!rebuild_by_runtime(rebuild) && rebuild_check_files(rebuild, e) < 0)
     return -1;
   if (rebuild_root(rebuild, e) < 0)
     return -1;

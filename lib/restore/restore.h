@@ -10,6 +10,7 @@ struct restore_options {
   const char *id;       /* register the tree under this id; NULL: the image's, if it has one */
   const char *registry; /* directory of the registry, ours or the runtime's; NULL: the default */
   const char *bundle;   /* of a container of a runtime, into which the image's is restored; NULL */
+  bool created;         /* or into one that waits to be started: made by an engine, and its own */
   const char *runtime;  /* its program; NULL: that of the image */
   const char *console_socket; /* gets the master of a new terminal; NULL: it has none */
   int streams[3];             /* otherwise its standard streams, where they came from outside */

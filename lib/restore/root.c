@@ -320,8 +320,9 @@ static int open_places(struct rebuild *rebuild, pid_t init, struct err *e)
 }
 
 /*
- * Its standard streams: the terminal that the runtime has made, else ours. The runtime gives what
- * it hands on to the container's user, so that it can be opened anew (/dev/stdout): so do we.
+ * Its standard streams: the terminal that the runtime has made, or what an engine has given it,
+ * else ours. The runtime gives what it hands on to the container's user, so that it can be opened
+ * anew (/dev/stdout): so do we.
  */
 static int take_streams(struct rebuild *rebuild, pid_t init, struct err *e)
 {
@@ -334,7 +335,8 @@ static int take_streams(struct rebuild *rebuild, pid_t init, struct err *e)
 
     if (theirs < 0)
       return err_sys(e, "the container's descriptor %d", i);
-    fd = rebuild->oci.console_socket ? theirs : rebuild->options->streams[i];
+    fd = rebuild->oci.console_socket || rebuild->options->created ? theirs
+                                                                  : rebuild->options->streams[i];
     rebuild->objects.streams[i] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     if (rebuild->objects.streams[i] < 0 || fstat(theirs, &given) < 0 || fstat(fd, &ours) < 0)
       return err_sys(e, "standard stream %d", i);
@@ -389,6 +391,11 @@ static int raise_init(struct rebuild *rebuild, struct err *e)
     if (make_container(rebuild, e) < 0)
       return -1;
     reordered = rebuild_is_reordered(root, e);
+    if (reordered > 0 && rebuild->oci.foreign)
+      return err_set(e,
+                     "container %s: its seccomp profile is compiled to another order of "
+                     "instructions than the image's: create it again, or with crun, which has one",
+                     rebuild->id);
   }
   if (reordered < 0 || open_places(rebuild, root->threads[0].pid, e) < 0)
     return -1;
@@ -442,7 +449,7 @@ int rebuild_root(struct rebuild *rebuild, struct err *e)
   struct rebuilt *root = &rebuild->processes[0];
   struct tracee *leader;
 
-  if ((rebuild->options->bundle ? raise_init(rebuild, e) : raise_child(rebuild, root, e)) < 0)
+  if ((rebuild_by_runtime(rebuild) ? raise_init(rebuild, e) : raise_child(rebuild, root, e)) < 0)
     return -1;
   leader = &root->threads[0];
   root->executed = !rebuild->created;
