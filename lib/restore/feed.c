@@ -22,6 +22,10 @@ enum { WORKERS_LIMIT = 64 };
 /* What a worker has in its hands. */
 struct item {
   struct frame frame;
+  void *in;    /* EXTENT_SIZE bytes: a payload of pages as it came */
+  void *raw;   /* the same for what it decompresses to */
+  void *other; /* payloads of other frames, with their room */
+  size_t room;
   struct place place;
   const void *payload; /* uncompressed */
 };
@@ -152,9 +156,10 @@ static int prepare(struct feed *feed, struct item *item, struct err *e)
   return 1;
 }
 
-static int next_frame(struct feed *feed, struct frame *frame, void **buffer, size_t *room,
-                      struct err *e)
+/* Checksums of pages are the workers' to check, beside each other. */
+static int next_frame(struct feed *feed, struct item *item, struct err *e)
 {
+  struct frame *frame = &item->frame;
   int result = 1;
 
   if (feed->first)
@@ -162,16 +167,20 @@ static int next_frame(struct feed *feed, struct frame *frame, void **buffer, siz
   else
     result = stream_next(feed->reader, frame, e);
   feed->first = NULL;
-  return result == 1 && stream_payload_into(feed->reader, frame, buffer, room, e) < 0 ? -1 : result;
+  if (result != 1)
+    return result;
+  result = frame->type == FRAME_PAGES
+               ? stream_payload_unchecked(feed->reader, frame, item->in, e)
+               : stream_payload_into(feed->reader, frame, &item->other, &item->room, e);
+  return result < 0 ? -1 : 1;
 }
 
 /* The next item to be filled: 1, or 0 at the end, -1. With the read lock. */
-static int next_item(struct feed *feed, struct item *item, void **buffer, size_t *room,
-                     struct err *e)
+static int next_item(struct feed *feed, struct item *item, struct err *e)
 {
   int result;
 
-  while ((result = next_frame(feed, &item->frame, buffer, room, e)) == 1) {
+  while ((result = next_frame(feed, item, e)) == 1) {
     if (item->frame.type == FRAME_PAGES)
       return prepare(feed, item, e);
     if (item->frame.type == FRAME_INHERIT && rebuild_inherit(feed->rebuild, &item->frame, e) < 0)
@@ -180,32 +189,33 @@ static int next_item(struct feed *feed, struct item *item, void **buffer, size_t
   return result;
 }
 
-static int take_item(struct feed *feed, struct item *item, void **buffer, size_t *room,
-                     struct err *e)
+static int take_item(struct feed *feed, struct item *item, struct err *e)
 {
   int result = 0;
 
   pthread_mutex_lock(&feed->read_lock);
   if (!feed->read_all && !has_failed(feed))
-    result = next_item(feed, item, buffer, room, e);
+    result = next_item(feed, item, e);
   if (result != 1)
     feed->read_all = true;
   pthread_mutex_unlock(&feed->read_lock);
   return result;
 }
 
-static int fill_item(struct feed *feed, struct item *item, struct codec_context *codec, void *raw,
+static int fill_item(struct feed *feed, struct item *item, struct codec_context *codec,
                      struct err *e)
 {
   const struct frame *frame = &item->frame;
   int result;
 
+  if (stream_check_payload(frame, e) < 0)
+    return -1;
   item->payload = frame->payload;
   if (frame->codec != CODEC_NONE) {
-    if (codec_decompress(codec, frame->codec, frame->payload, frame->length, raw,
+    if (codec_decompress(codec, frame->codec, frame->payload, frame->length, item->raw,
                          frame_raw_length(frame), e) < 0)
       return -1;
-    item->payload = raw;
+    item->payload = item->raw;
   }
   result = rebuild_fill(feed->rebuild, &item->place, frame, item->payload, e);
   return result == 1 ? ask(feed, fill_by_force, item, e) : result;
@@ -221,19 +231,24 @@ static void item_done(struct feed *feed, int result, const struct err *e)
   pthread_mutex_unlock(&feed->lock);
 }
 
+static void item_free(struct item *item)
+{
+  free(item->in);
+  free(item->raw);
+  free(item->other);
+}
+
 static int work_on_items(struct feed *feed, struct err *e)
 {
   CLEANUP(codec_context_cleanup) struct codec_context *codec = codec_context_new(e);
-  AUTO_FREE void *raw = malloc(EXTENT_SIZE);
-  AUTO_FREE void *buffer = NULL;
-  size_t room = 0;
-  struct item item;
+  CLEANUP(item_free)
+  struct item item = {.in = malloc(EXTENT_SIZE), .raw = malloc(EXTENT_SIZE)};
   int result;
 
-  if (!codec || !raw)
+  if (!codec || !item.in || !item.raw)
     return err_set(e, "out of memory");
-  while ((result = take_item(feed, &item, &buffer, &room, e)) == 1) {
-    result = fill_item(feed, &item, codec, raw, e);
+  while ((result = take_item(feed, &item, e)) == 1) {
+    result = fill_item(feed, &item, codec, e);
     item_done(feed, result, e);
     if (result < 0)
       break;
