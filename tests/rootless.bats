@@ -92,11 +92,12 @@ three_cycles() {
 
 @test "the working directory can be asked for after a restore" {
   run_detached web python3 -c "
-import ctypes, time
+import ctypes, os, time
 while True:
     text = ctypes.create_string_buffer(4096)
     ctypes.CDLL(None).syscall(79, text, 4096)
-    open('$place/now', 'wb').write(text.value)
+    open('$place/new', 'wb').write(text.value)
+    os.rename('$place/new', '$place/now')
     time.sleep(0.02)"
   eventually test -s "$place/now"
   checkpoint
