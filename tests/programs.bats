@@ -123,3 +123,14 @@ time.sleep(1000)' "${flag% *}" "$tmp/ready"
     ckpt-run --root "$reg" --delete web --force
   done
 }
+
+@test "an array of Python's multiprocessing and its lock" {
+  shares() { [ "$(wc -l <"$tmp/shared")" -gt "$1" ]; }
+  run_detached web python3 "$fixtures_src/sharing.py" "$tmp/shared"
+  eventually shares 5
+  for i in 1 2 3; do
+    checkpoint
+    close_others ckpt-restore --root "$reg" --image-path "$tmp/image" --detach </dev/null
+    eventually shares "$(($(wc -l <"$tmp/shared") + 5))"
+  done
+}

@@ -168,6 +168,37 @@ more_rounds() { [ "$(rounds)" -gt "$1" ]; }
   through memory memfd
 }
 
+follows() { [ "$(wc -l <"$place/shared")" -gt "$1" ]; }
+
+@test "an array of Python's multiprocessing and its lock: both without a name, one without descriptor" {
+  run_detached web python3 "$fixtures_src/sharing.py" "$place/shared"
+  eventually follows 5
+  checkpoint --leave-running
+  eventually follows "$(($(wc -l <"$place/shared") + 5))"
+  three_cycles
+  eventually follows "$(($(wc -l <"$place/shared") + 5))"
+  ckpt-run --delete web --force
+  seq "$(grep -c ' ' "$place/shared")" | awk '{ print $1, $1 * 3 }' | cmp - <(grep ' ' "$place/shared")
+}
+
+@test "a deleted file that is only mapped is refused" {
+  run_detached web python3 -c "
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+file = os.open('$place/gone', os.O_RDWR | os.O_CREAT)
+os.write(file, b'x' * 4096)
+libc.mmap(None, 4096, 3, 1, file, 0)
+os.close(file)
+os.unlink('$place/gone')
+open('$place/ready', 'w').write('ready')
+time.sleep(1000)"
+  eventually test -s "$place/ready"
+  run checkpoint
+  echo "$output"
+  [ "$status" -eq 1 ]
+  [[ $output =~ "it was deleted, and user $user may not open what is only mapped" ]]
+}
+
 @test "advice, huge pages, locks" {
   through memory advice forks huge droppable
 }

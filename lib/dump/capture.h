@@ -176,7 +176,14 @@ int capture_contents(struct capture *capture, const char *point, int upper, stru
 struct file *capture_new_file(struct capture *capture, const struct object_type *type,
                               struct err *e);
 
-/* The same of a mapped file. */
+/*
+ * A descriptor of what a process maps: through map_files, or one that the tree has of the same; -1
+ * when we may not have one.
+ */
+int capture_open_mapped(const struct capture *capture, pid_t pid, const struct proc_map *map,
+                        uint32_t flags);
+
+/* The same as capture_visit of a mapped file; local: a descriptor of it, or -1. */
 int capture_visit_mapping(struct capture *capture, pid_t pid, const struct proc_map *map, int local,
                           source_visitor *visit, void *context, struct err *e);
 
@@ -185,6 +192,11 @@ int capture_visit_mapping(struct capture *capture, pid_t pid, const struct proc_
  * as stat(2) tells, if its path still leads to it; else only its device and inode are filled in.
  */
 void mapped_stat(pid_t pid, const struct proc_map *map, const char *link, struct stat *found);
+/*
+ * Is it shared memory that had a name in a tmpfs (shm_open(3), sem_open(3))? Of whom it is only
+ * mapped it is like a memfd.
+ */
+bool mapped_is_memory(pid_t pid, const struct proc_map *map);
 /* Notes a mapping of a memory object in a process that is ready for remote calls. */
 int mapped_take(struct capture *capture, pid_t pid, const struct proc_map *map, struct err *e);
 /* All are noted: fills in sizes; refuses objects that are not whole. */

@@ -188,6 +188,7 @@ static int check_maps(struct capture *capture, const struct source *source, stru
     return result < 0 ? -1 : 0;
   for (size_t i = 0; i < maps.count; i++) {
     const struct proc_map *map = &maps.maps[i];
+    AUTO_CLOSE int local = -1;
     char name[PATH_MAX + 64];
     struct err why = {""};
 
@@ -201,7 +202,9 @@ static int check_maps(struct capture *capture, const struct source *source, stru
         (last && map->inode == last->inode && map->device == last->device))
       continue;
     last = map; /* the parts of a library stand one after the other */
-    if (capture_visit_mapping(capture, source->pid, map, -1, visit_object, name, e) < 0 &&
+    local =
+        capture_map_is_object(map) ? capture_open_mapped(capture, source->pid, map, O_RDONLY) : -1;
+    if (capture_visit_mapping(capture, source->pid, map, local, visit_object, name, e) < 0 &&
         errno != ENOENT && errno != ESRCH)
       return -1;
   }

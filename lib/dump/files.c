@@ -34,6 +34,8 @@ static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *
     if (!map || errno != EPERM)
       return err_sys(e, "%s", path);
     mapped_stat(pid, map, link, &object.stat);
+    if (mapped_is_memory(pid, map))
+      snprintf(link, sizeof(link), "/memfd:%s", strrchr(map->name, '/') + 1);
   }
   if (fd >= 0) {
     snprintf(object_name, sizeof(object_name), "fdinfo/%d", fd);
@@ -344,8 +346,7 @@ static bool is_memory_name(const char *name)
          strncmp(name, "[anon_shmem:", 12) == 0;
 }
 
-/* A descriptor of what a process maps; -1 when we may not have one. */
-static int open_mapped(pid_t pid, const struct proc_map *map, uint32_t flags)
+static int open_map_file(pid_t pid, const struct proc_map *map, uint32_t flags)
 {
   char path[96];
 
@@ -354,10 +355,30 @@ static int open_mapped(pid_t pid, const struct proc_map *map, uint32_t flags)
   return open(path, (int)flags | O_CLOEXEC);
 }
 
-/* Memory may also have a descriptor in the tree, which we have taken. */
-static int open_memory(const struct capture *capture, pid_t pid, const struct proc_map *map)
+/* The process may have a descriptor of what it maps. */
+static int borrow_descriptor(pid_t pid, const struct proc_map *map)
 {
-  int fd = open_mapped(pid, map, O_RDWR);
+  AUTO_CLOSE int pidfd = pidfd_open(pid, 0);
+  CLEANUP(proc_list_free) struct proc_list fds = {0};
+  int taken = -1;
+
+  if (pidfd < 0 || proc_descriptors(pid, &fds, &(struct err){""}) != 0)
+    return -1;
+  for (size_t i = 0; i < fds.count && taken < 0; i++) {
+    struct stat found;
+    char path[48];
+
+    snprintf(path, sizeof(path), "/proc/%d/fd/%d", pid, fds.items[i]);
+    if (stat(path, &found) == 0 && found.st_dev == map->device && found.st_ino == map->inode)
+      taken = pidfd_getfd(pidfd, fds.items[i], 0);
+  }
+  return taken;
+}
+
+int capture_open_mapped(const struct capture *capture, pid_t pid, const struct proc_map *map,
+                        uint32_t flags)
+{
+  int fd = open_map_file(pid, map, flags);
 
   for (size_t i = 0; i < capture->known_count && fd < 0; i++) {
     const struct known_file *known = &capture->known[i];
@@ -365,7 +386,7 @@ static int open_memory(const struct capture *capture, pid_t pid, const struct pr
     if (known->local >= 0 && known->device == map->device && known->inode == map->inode)
       fd = fcntl(known->local, F_DUPFD_CLOEXEC, 0);
   }
-  return fd;
+  return fd < 0 ? borrow_descriptor(pid, map) : fd;
 }
 
 /* The mapping of a file without a name, as all memory is. */
@@ -385,12 +406,12 @@ int capture_mapped(struct capture *capture, pid_t pid, const struct proc_map *ma
   bool memory = is_memory_name(map->name);
   struct mapping_context mapping = {.flags = writes || memory ? O_RDWR : O_RDONLY};
   bool segment = is_segment_name(map->name);
-  AUTO_CLOSE int local = memory                       ? open_memory(capture, pid, map)
-                         : capture_map_is_object(map) ? open_mapped(pid, map, mapping.flags)
-                                                      : -1;
+  AUTO_CLOSE int local =
+      capture_map_is_object(map) ? capture_open_mapped(capture, pid, map, mapping.flags) : -1;
 
   if (segment && local < 0)
     return err_sys(e, "map_files");
+  memory = memory || (local < 0 && mapped_is_memory(pid, map));
   if ((memory && local < 0 && mapped_take(capture, pid, map, e) < 0) ||
       capture_visit_mapping(capture, pid, map, local, visit_mapping, &mapping, e) < 0)
     return -1;

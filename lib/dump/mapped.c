@@ -55,6 +55,20 @@ void mapped_stat(pid_t pid, const struct proc_map *map, const char *link, struct
   *found = (struct stat){.st_dev = map->device, .st_ino = map->inode, .st_mode = S_IFREG};
 }
 
+bool mapped_is_memory(pid_t pid, const struct proc_map *map)
+{
+  CLEANUP(proc_mounts_free) struct proc_mounts mounts = {0};
+  bool memory = false;
+
+  if (map->perms[3] != 's' || !capture_map_is_object(map) ||
+      proc_mounts_read(pid, &mounts, &(struct err){""}) != 0)
+    return false;
+  for (size_t i = 0; i < mounts.count; i++)
+    memory = memory ||
+             (mounts.items[i].device == map->device && strcmp(mounts.items[i].type, "tmpfs") == 0);
+  return memory;
+}
+
 static bool is_of(const struct mapped_part *part, dev_t device, ino_t inode)
 {
   return part->device == device && part->inode == inode;
@@ -233,6 +247,20 @@ static int sum_up(const struct capture *capture, const struct known_file *known,
                  "the rest is not to be seen without privilege; checkpoint it as root");
 }
 
+/* What one process has open and another has only mapped must not become two. */
+static int check_single(const struct capture *capture, size_t index, struct err *e)
+{
+  const struct known_file *known = &capture->known[index];
+
+  for (size_t i = 0; i < capture->tree.file_count; i++) {
+    if (capture->known[i].device == known->device && capture->known[i].inode == known->inode &&
+        strcmp(capture->tree.files[i].type, capture->tree.files[index].type) != 0)
+      return err_set(e, "cannot be checkpointed: it was deleted; one process has it open, another "
+                        "only mapped, which root alone can tell apart; checkpoint it as root");
+  }
+  return 0;
+}
+
 int mapped_finish(struct capture *capture, struct err *e)
 {
   if (capture->part_count)
@@ -243,7 +271,8 @@ int mapped_finish(struct capture *capture, struct err *e)
 
     if (other)
       file->size = other->size;
-    else if (file->space && sum_up(capture, &capture->known[i], &file->size, e) < 0)
+    else if (file->space && (check_single(capture, i, e) < 0 ||
+                             sum_up(capture, &capture->known[i], &file->size, e) < 0))
       return err_prefix(e, "file %u (%s)", file->id, file->type);
   }
   return 0;

@@ -121,6 +121,6 @@ int object_reopen(int fd, uint32_t flags, struct err *e)
   int opened;
 
   snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-  opened = open(path, (int)flags | O_CLOEXEC);
+  opened = open(path, ((int)flags & ~O_NOFOLLOW) | O_CLOEXEC); /* it is a link to follow */
   return opened < 0 ? err_sys(e, "reopen") : opened;
 }
