@@ -223,6 +223,18 @@ static int check_links(struct capture *capture, const struct source *source, str
   return 0;
 }
 
+/* Of one that ends meanwhile the kernel may show us nothing any more: EACCES to ordinary users. */
+static int check_objects(struct capture *capture, const struct source *source, struct err *e)
+{
+  if (check_descriptors(capture, source, e) == 0 && check_maps(capture, source, e) == 0 &&
+      check_links(capture, source, e) == 0)
+    return 0;
+  if (!is_ending(source->pid))
+    return -1;
+  e->text[0] = '\0';
+  return 0;
+}
+
 int capture_check(struct capture *capture, struct err *e)
 {
   if (check_init(capture) < 0)
@@ -241,8 +253,7 @@ int capture_check(struct capture *capture, struct err *e)
       return err_set(e, "out of memory");
     if (i == 0 && check_user_namespace(capture) < 0)
       return err_set(e, "out of memory");
-    if (check_descriptors(capture, source, e) < 0 || check_maps(capture, source, e) < 0 ||
-        check_links(capture, source, e) < 0)
+    if (check_objects(capture, source, e) < 0)
       return -1;
   }
   if (capture_check_mounts(capture, e) < 0)
