@@ -120,6 +120,11 @@ bool capture_owns_namespace(void *capture, const char *kind);
 int capture_check_namespaces(struct capture *capture, struct err *e);
 int capture_namespaces(struct capture *capture, struct err *e);
 
+/* The tree comes back in one set of namespaces, its root's. Also asked when all stand: by then
+ * others may have entered. */
+int capture_same_namespaces(const struct capture *capture, const struct source *source,
+                            struct err *e);
+
 /* stop.c: every thread of every process in a stop; the tree is what it was when they all stood. */
 int capture_stop(struct capture *capture, struct err *e);
 /* All that was asked of the tree is answered: takes out what we have in it. It stays stopped. */

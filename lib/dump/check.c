@@ -92,21 +92,17 @@ static int check_user_namespace(struct capture *capture)
   return capture_obstacle(capture, root, "process", &why);
 }
 
-/* The tree comes back in one set of namespaces, its root's. */
-static int check_namespaces(struct capture *capture, const struct source *source)
+int capture_same_namespaces(const struct capture *capture, const struct source *source,
+                            struct err *e)
 {
-  static const char *const kinds[] = {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"};
-  struct err why = {""};
+  static const char *const kinds[] = {"pid", "user", "mnt", "net", "ipc", "uts", "cgroup", "time"};
 
   for (size_t i = 0; i < ARRAY_LEN(kinds) && source != capture->sources; i++) {
-    if (proc_namespace_differs(source->pid, capture->sources[0].pid, kinds[i], &why) <= 0)
-      continue;
-    err_set(&why,
-            "cannot be checkpointed: it is in another %s namespace than the tree's root; end it "
-            "first",
-            kinds[i]);
-    if (capture_obstacle(capture, source->pid, "process", &why) < 0)
-      return -1;
+    if (proc_namespace_differs(source->pid, capture->sources[0].pid, kinds[i], e) > 0)
+      return err_set(e,
+                     "cannot be checkpointed: it is in another %s namespace than the tree's root; "
+                     "end it first",
+                     kinds[i]);
   }
   return 0;
 }
@@ -128,7 +124,8 @@ static int check_process(struct capture *capture, struct source *source)
 {
   struct err why = {""};
 
-  if (check_namespaces(capture, source) < 0)
+  if (capture_same_namespaces(capture, source, &why) < 0 &&
+      capture_obstacle(capture, source->pid, "process", &why) < 0)
     return -1;
   if (source->status.tracer) {
     err_set(&why, "cannot be checkpointed: pid %d traces it already; detach that debugger",

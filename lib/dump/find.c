@@ -6,17 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* Numbers of the tree's namespace: everybody must have one, and no deeper one. */
-static int check_namespace(struct capture *capture, const struct source *source)
-{
-  struct err why = {""};
-
-  if (source->status.ns_depth == capture->depth + 1)
-    return 0;
-  err_set(&why, "cannot be checkpointed: it is in another pid namespace than the tree's root");
-  return capture_obstacle(capture, source->pid, "process", &why);
-}
-
 static int add_source(struct capture *capture, pid_t pid, struct err *e)
 {
   struct source *source;
@@ -34,7 +23,7 @@ static int add_source(struct capture *capture, pid_t pid, struct err *e)
   source->zombie = source->stat.state == 'Z' || source->stat.state == 'X';
   if (capture->source_count == 1)
     capture->depth = source->status.ns_depth - 1;
-  return check_namespace(capture, source);
+  return 0;
 }
 
 /* The list moves while it grows: parents are put in when it is whole. */
