@@ -33,6 +33,7 @@ end_containers() {
   for id in $(ls "$root" 2>/dev/null); do
     oci delete --force "$id" || true
   done
+  chown 0:0 /dev/null # crun gives its standard streams to the root of a user namespace
 }
 
 oci() { "$runtime" --root "$root" "$@"; }
