@@ -126,3 +126,20 @@ sys.exit(os.waitstatus_to_exitcode(status))' "$@"
     [ "$(cat "$tmp/$program")" -le $((1024 * (64 + 4 * $(nproc)))) ]
   done
 }
+
+@test "where io_uring is not allowed threads write the same image" {
+  run_detached web "$fixtures/big" 40 "$tmp/count"
+  eventually test -s "$tmp/count"
+  ckpt-load --root "$reg" web >"$tmp/stream"
+  mkdir "$tmp/ring" "$tmp/threads"
+  # A leak checker cannot work under strace.
+  for flag in "" --direct; do
+    rm -f "$tmp"/{ring,threads}/*
+    ckpt-write-direct $flag --image-path "$tmp/ring" <"$tmp/stream"
+    ASAN_OPTIONS=detect_leaks=0 strace -f -qq -o "$tmp/trace" -e trace=io_uring_setup,pwrite64 \
+      -e inject=io_uring_setup:error=EPERM ckpt-write-direct $flag --image-path "$tmp/threads" \
+      <"$tmp/stream"
+    [ "$(grep -c 'pwrite64(' "$tmp/trace")" -ge 9 ]
+    cmp "$tmp/ring/pages.img" "$tmp/threads/pages.img"
+  done
+}

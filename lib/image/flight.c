@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #ifdef HAVE_LIBURING
 #include <liburing.h>
@@ -226,6 +227,7 @@ int flight_wait(struct flight *flight, unsigned *tag, int64_t *result, struct er
 {
   struct task task;
 
+  (void)e;
 #ifdef HAVE_LIBURING
   if (flight->has_ring) {
     if (complete(flight, tag, result, e) < 0)
