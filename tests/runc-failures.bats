@@ -123,3 +123,52 @@ slow_stage() {
   done
   restore "$mark-again"
 }
+
+@test "a restore that is canceled while the runtime creates the container leaves none" {
+  cat >"$tmp/slow-runtime" <<END
+#!/bin/sh
+case " \$* " in *" create "*) touch "$tmp/creating" && sleep 1 ;; esac
+exec $(command -v "$runtime") "\$@"
+END
+  chmod +x "$tmp/slow-runtime"
+  remains >"$tmp/remains-before"
+  for signal in INT KILL; do
+    restore --runtime "$tmp/slow-runtime" "$mark-again" &
+    restoring=$!
+    eventually test -e "$tmp/creating"
+    rm "$tmp/creating"
+    orchestrator=$(pgrep -f "^ckpt-restore .*$mark-again\$")
+    if [ "$signal" = KILL ]; then kill -KILL "$(pgrep -P "$orchestrator" -x ckpt-rebuild)"; fi
+    kill -"$signal" "$orchestrator"
+    status=0
+    wait "$restoring" || status=$?
+    [ "$status" -ne 0 ]
+    as_before() { remains | cmp -s "$tmp/remains-before" -; }
+    eventually as_before
+  done
+}
+
+@test "a paused restore that fails at its end leaves no container" {
+  remains >"$tmp/remains-before"
+  status=0
+  restore --paused --pid-file "$tmp/nowhere/pid" "$mark-again" || status=$?
+  [ "$status" -eq 1 ]
+  grep -q nowhere "$tmp/said"
+  as_before() { remains | cmp -s "$tmp/remains-before" -; }
+  eventually as_before
+}
+
+# The image with one member of its first object of a kind changed.
+edited() { # kind member value
+  ckpt-read-direct --image-path "$tmp/image" | python3 "$fixtures_src/edit-stream.py" "$1" "$2" "$3" >"$tmp/edited"
+}
+
+@test "an image does not choose what root executes" {
+  printf '#!/bin/sh\ntouch %s\n' "$tmp/executed" >"$tmp/evil"
+  chmod +x "$tmp/evil"
+  edited checkpoint runtime "\"$tmp/evil\""
+  run close_others ckpt-rebuild --root "$root" --bundle "$bundle" --id "$mark-again" <"$tmp/edited"
+  [ "$status" -eq 1 ]
+  [[ $output == *"name one with --runtime"* ]]
+  [ ! -e "$tmp/executed" ]
+}

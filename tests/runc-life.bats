@@ -187,3 +187,38 @@ in_memory() {
   grep 'busybox: .*bytes' "$tmp/said"
   eventually is "$mark-again" stopped
 }
+
+@test "whatever kills ckpt-load, a paused container stays paused" {
+  loop
+  oci pause "$box"
+  for delay in 0.002 0.004 0.006 0.008 0.010 0.015 0.020; do
+    ckpt-load --root "$root" --leave-running "$box" >/dev/null 2>&1 &
+    loading=$!
+    sleep "$delay"
+    kill -KILL "$loading" 2>/dev/null || true
+    wait "$loading" || true
+    eventually is "$box" paused
+  done
+  oci resume "$box"
+  counts_on "$count"
+}
+
+@test "a container below a frozen group is refused, and runs on when that is thawed" {
+  above=/sys/fs/cgroup/freezer/$mark-above
+  [ -d /sys/fs/cgroup/freezer ] || skip "no freezer of version 1"
+  own_bundle loop
+  jq --arg path "/$mark-above/$box" '.linux.cgroupsPath = $path' "$bundle/config.json" >"$tmp/config"
+  cp "$tmp/config" "$bundle/config.json"
+  count=$bundle/rootfs/tmp/count
+  start_container "$box"
+  eventually test -s "$count"
+  echo FROZEN >"$above/freezer.state"
+  run checkpoint "$box"
+  echo THAWED >"$above/freezer.state"
+  [ "$status" -eq 1 ]
+  [[ $output == *"a control group above its container's is frozen"* ]]
+  is "$box" running
+  counts_on "$count"
+  oci delete --force "$box"
+  rmdir /sys/fs/cgroup/*/"$mark-above" || true
+}

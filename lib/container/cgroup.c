@@ -190,15 +190,33 @@ static char *read_control(const char *path, const char *name)
   return text;
 }
 
-bool cgroup_is_frozen(const char *path)
+/* The number in the first of these files that there is; 0 when there is none. */
+static bool says_yes(const char *path, const char *const names[2])
 {
-  for (size_t i = 0; i < ARRAY_LEN(freezers); i++) {
-    AUTO_FREE char *text = read_control(path, freezers[i].control);
+  for (size_t i = 0; i < 2; i++) {
+    AUTO_FREE char *text = read_control(path, names[i]);
 
     if (text)
-      return strncmp(text, "F", 1) == 0 || strncmp(text, "1", 1) == 0; /* FROZEN, FREEZING */
+      return text[0] == '1';
   }
   return false;
+}
+
+bool cgroup_is_frozen(const char *path)
+{
+  static const char *const names[2] = {"freezer.self_freezing", "cgroup.freeze"};
+
+  return says_yes(path, names);
+}
+
+bool cgroup_is_frozen_above(const char *path)
+{
+  static const char *const names[2] = {"freezer.parent_freezing", ""};
+  AUTO_FREE char *events = read_control(path, "cgroup.events");
+
+  if (events)
+    return strstr(events, "frozen 1") && !cgroup_is_frozen(path);
+  return says_yes(path, names);
 }
 
 int cgroup_freeze(const char *path, bool frozen, struct err *e)

@@ -21,8 +21,10 @@ int cgroup_find(pid_t pid, char **path, struct err *e);
 /* Every process in the group and the groups below it. One that is gone has none. */
 int cgroup_members(const char *path, struct proc_list *members, struct err *e);
 
-/* Does the group stand still, or is it about to? */
+/* Has the group itself been told to stand still? */
 bool cgroup_is_frozen(const char *path);
+/* Or one above it? */
+bool cgroup_is_frozen_above(const char *path);
 /* Freezing waits until all stand. Thawing returns at once. */
 int cgroup_freeze(const char *path, bool frozen, struct err *e);
 

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -41,7 +42,9 @@ static _Noreturn void between(pid_t init, int kinds, pid_t number, int (*child)(
   struct report report = {0};
   struct err e = {""};
 
-  setsid(); /* of no terminal of ours; inside, a session from outside has the number 0 */
+  /* No terminal and no keys of ours; inside, a session from outside has the number 0. */
+  setsid();
+  syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL);
   if (join(init, kinds, &e) == 0) {
     report.pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
     if (report.pid == 0) {

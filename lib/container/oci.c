@@ -128,8 +128,8 @@ static int run(const struct oci *oci, const char *verb, const struct words *word
   return judge(oci, verb, messages, status, e);
 }
 
-/* What `state` tells of the container (runtime.md, "State"): one that waits to be started. */
-static int read_created(const struct oci *oci, pid_t *init, struct err *e)
+/* What `state` tells of the container (runtime.md, "State"). */
+int oci_init(const struct oci *oci, pid_t *init, struct err *e)
 {
   AUTO_CLOSE int out = memfd_create("state", MFD_CLOEXEC);
   struct words words = command(oci, "state");
@@ -156,12 +156,13 @@ static int read_created(const struct oci *oci, pid_t *init, struct err *e)
   return result;
 }
 
-int oci_create(const struct oci *oci, pid_t *init, struct err *e)
+int oci_create(const struct oci *oci, struct err *e)
 {
   struct words words = command(oci, "create");
+  pid_t init;
 
   if (oci->foreign)
-    return read_created(oci, init, e);
+    return oci_init(oci, &init, e);
   add(&words, "--bundle");
   add(&words, oci->bundle);
   if (oci->console_socket) {
@@ -169,12 +170,7 @@ int oci_create(const struct oci *oci, pid_t *init, struct err *e)
     add(&words, oci->console_socket);
   }
   add(&words, oci->id);
-  if (run(oci, "create", &words, -1, e) < 0)
-    return err_prefix(e, "bundle %s", oci->bundle);
-  if (read_created(oci, init, e) == 0)
-    return 0;
-  oci_delete(oci, &(struct err){""});
-  return -1;
+  return run(oci, "create", &words, -1, e) < 0 ? err_prefix(e, "bundle %s", oci->bundle) : 0;
 }
 
 pid_t oci_start(const struct oci *oci, int *messages, struct err *e)

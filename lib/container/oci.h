@@ -21,10 +21,13 @@ struct oci {
 
 /*
  * Creates the container: its namespaces, mounts and groups are there, and its init waits to be
- * started. *init is its pid. On failure there is no container, and e has the runtime's own words.
- * A foreign one must be in that state already.
+ * started. On failure there is no container of ours, and e has the runtime's own words. A foreign
+ * one is there already.
  */
-int oci_create(const struct oci *oci, pid_t *init, struct err *e);
+int oci_create(const struct oci *oci, struct err *e);
+
+/* The pid of the init of a container that waits to be started. */
+int oci_init(const struct oci *oci, pid_t *init, struct err *e);
 
 /*
  * Starts it: the init becomes the bundle's program. Returns the pid of the runtime that does so;

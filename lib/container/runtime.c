@@ -69,7 +69,7 @@ static bool is_running(pid_t pid, uint64_t start_time)
   struct err ignored;
 
   return pid > 0 && proc_stat_read(pid, &stat, &ignored) == 0 && stat.start_time == start_time &&
-         stat.state != 'Z' && stat.state != 'X';
+         !proc_is_zombie(&stat);
 }
 
 /* runc and crun have this FIFO for as long as a created container waits for its start. */

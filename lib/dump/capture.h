@@ -3,6 +3,7 @@
 #define CKPT_DUMP_CAPTURE_H
 
 #include "base/err.h"
+#include "base/guard.h"
 #include "dump/dump.h"
 #include "object/object.h"
 #include "proc/pagemap.h"
@@ -80,8 +81,8 @@ struct capture {
   struct proc_idmap uids, gids; /* of the tree's user namespace */
   int root;                     /* the root directory of a runtime's container; -1 for others */
   bool own_userns;              /* which is not ours */
-  char *cgroup; /* a container's directory; its members belong to the tree. NULL: none */
-  bool thawed;  /* it stood frozen, and must again when we let it go */
+  char *cgroup;      /* a container's directory; its members belong to the tree. NULL: none */
+  struct guard thaw; /* it stood frozen, and must again when we let it go */
   struct tree tree;
   struct known_file *known;
   size_t known_count;
@@ -124,6 +125,8 @@ int capture_namespaces(struct capture *capture, struct err *e);
  * others may have entered. */
 int capture_same_namespaces(const struct capture *capture, const struct source *source,
                             struct err *e);
+
+#define CAPTURE_HEADLESS "its first thread has exited, others run on: cannot be checkpointed"
 
 /* stop.c: every thread of every process in a stop; the tree is what it was when they all stood. */
 int capture_stop(struct capture *capture, struct err *e);

@@ -4,6 +4,7 @@
  */
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "container/cgroup.h"
 #include "dump/capture.h"
 #include "tracee/seccomp.h"
 
@@ -15,13 +16,28 @@
 #include <string.h>
 #include <sys/pidfd.h>
 
+/* A thread that is not on its way out: the first one may be. */
+static bool has_live_thread(pid_t pid)
+{
+  CLEANUP(proc_list_free) struct proc_list threads = {0};
+  struct err ignored;
+
+  if (proc_threads(pid, &threads, &ignored) != 0)
+    return false;
+  for (size_t i = 0; i < threads.count; i++) {
+    struct proc_stat stat;
+
+    if (proc_stat_read(threads.items[i], &stat, &ignored) == 0 && !stat.exiting &&
+        stat.state != 'Z' && stat.state != 'X')
+      return true;
+  }
+  return false;
+}
+
 /* What a process that ends has let go already is no obstacle. */
 static bool is_ending(pid_t pid)
 {
-  struct proc_stat stat;
-  struct err ignored;
-
-  return proc_stat_read(pid, &stat, &ignored) != 0 || stat.exiting || stat.state == 'Z';
+  return !has_live_thread(pid);
 }
 
 int capture_obstacle(struct capture *capture, pid_t pid, const char *object, const struct err *why)
@@ -113,6 +129,14 @@ static int check_init(struct capture *capture)
 {
   struct err why = {""};
 
+  if (capture->cgroup && cgroup_is_frozen_above(capture->cgroup)) {
+    err_set(&why,
+            "cannot be checkpointed: a control group above its container's is frozen (%s); "
+            "thaw that one",
+            capture->cgroup);
+    if (capture_obstacle(capture, capture->sources[0].pid, "process", &why) < 0)
+      return -1;
+  }
   if (!capture->options->runtime || capture->sources[0].status.ns_pid[capture->depth] == 1)
     return 0;
   err_set(&why, "cannot be checkpointed: the container has no pid namespace of its own; let its "
@@ -124,6 +148,11 @@ static int check_process(struct capture *capture, struct source *source)
 {
   struct err why = {""};
 
+  if (source->stat.state == 'Z' && has_live_thread(source->pid)) {
+    err_set(&why, CAPTURE_HEADLESS "; end it first");
+    if (capture_obstacle(capture, source->pid, "process", &why) < 0)
+      return -1;
+  }
   if (capture_same_namespaces(capture, source, &why) < 0 &&
       capture_obstacle(capture, source->pid, "process", &why) < 0)
     return -1;

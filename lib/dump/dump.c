@@ -207,10 +207,7 @@ static void hold_signals(sigset_t *before)
 {
   sigset_t set;
 
-  sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGHUP);
+  sigfillset(&set);
   sigprocmask(SIG_BLOCK, &set, before);
 }
 
@@ -242,7 +239,7 @@ static int take_snapshots(struct taking *taking, struct err *e)
   struct err why = {""};
   int result;
 
-  if (taking->keeper.pid == 0 || capture->thawed)
+  if (taking->keeper.pid == 0 || capture->thaw.pid)
     return 1; /* one that is to be frozen again loses nothing; its copies would be frozen, too */
   if (snapshot_take(capture, &taking->keeper, &why) == 0) {
     if (capture_memory(capture, false, e) < 0)

@@ -20,7 +20,7 @@ static int add_source(struct capture *capture, pid_t pid, struct err *e)
   if (!source)
     return err_sys(e, "processes");
   *source = added;
-  source->zombie = source->stat.state == 'Z' || source->stat.state == 'X';
+  source->zombie = proc_is_zombie(&source->stat);
   if (capture->source_count == 1)
     capture->depth = source->status.ns_depth - 1;
   return 0;

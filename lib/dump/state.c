@@ -106,8 +106,8 @@ static int take_process(struct capture *capture, struct source *source, struct e
   if (!mm)
     return err_sys(e, "processes");
   mm->id = source->mm = ++capture->last_space;
-  if (capture_same_namespaces(capture, source, e) < 0 || check_threads(source, e) < 0 ||
-      tracee_save(&source->threads[0], e) < 0 || tracee_begin_remote(&source->threads[0], e) < 0)
+  if (check_threads(source, e) < 0 || tracee_save(&source->threads[0], e) < 0 ||
+      tracee_begin_remote(&source->threads[0], e) < 0)
     return -1;
   source->remote_base = tracee_remote_base(&source->threads[0]);
   for (size_t i = 1; i < source->thread_count; i++) {
@@ -180,6 +180,9 @@ int capture_write_state(const struct capture *capture, struct stream_writer *wri
 {
   const struct tree *tree = &capture->tree;
 
+  /* What no restore would take must not count as an image. */
+  if (tree_check(tree, e) < 0)
+    return err_prefix(e, "the captured state is inconsistent");
   if (write_object(writer, checkpoint_to_json(&tree->checkpoint, e), e) < 0)
     return -1;
   for (size_t i = 0; i < tree->process_count; i++) {

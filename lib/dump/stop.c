@@ -137,25 +137,33 @@ static int find_again(struct capture *capture, struct err *e)
   return 0;
 }
 
+static int thaw_group(void *context, struct err *e)
+{
+  return cgroup_freeze(context, false, e);
+}
+
+static int freeze_group(void *context, struct err *e)
+{
+  return cgroup_freeze(context, true, e);
+}
+
 /*
  * A frozen thread reports no stop. All are seized and have their interrupt pending: thawed, none
- * executes an instruction of its own.
+ * executes an instruction of its own. If we are killed, it is frozen again all the same.
  */
 static int thaw(struct capture *capture, struct err *e)
 {
-  if (capture->thawed || !capture->cgroup || !cgroup_is_frozen(capture->cgroup))
+  const struct guarded what = {thaw_group, freeze_group, capture->cgroup};
+
+  if (capture->thaw.pid || !capture->cgroup || !cgroup_is_frozen(capture->cgroup))
     return 0;
-  capture->thawed = true;
-  return cgroup_freeze(capture->cgroup, false, e);
+  return guard_start(&capture->thaw, &what, e);
 }
 
 /* Stopped threads can be frozen: let go, they stay where they are. */
-static int freeze_again(struct capture *capture, struct err *e)
+static void freeze_again(struct capture *capture)
 {
-  if (!capture->thawed)
-    return 0;
-  capture->thawed = false;
-  return cgroup_freeze(capture->cgroup, true, e);
+  guard_end(&capture->thaw, false);
 }
 
 /* One pass over the tree: 0 nothing was new, 1 something was, 2 a vfork needs time, -1. */
@@ -226,12 +234,36 @@ static void let_go(struct capture *capture)
     capture->sources[i].thread_count = 0;
 }
 
-/* 0 all stand, 1 try again later, -1. */
-static int try_stop(struct capture *capture, struct err *e)
+/*
+ * Who has memory in common with another, is in the group but not in the namespaces, or has lost its
+ * first thread may be on its way: between vfork and exec, entering (`runc exec`), exiting. 1:
+ * somebody is, who e names; 0; -1.
+ */
+static int somebody_is_on_the_way(const struct capture *capture, struct err *e)
 {
   const struct source *pair[2];
   int shared;
 
+  for (size_t i = 0; i < capture->source_count; i++) {
+    const struct source *source = &capture->sources[i];
+
+    if (source->zombie)
+      continue;
+    if (capture_same_namespaces(capture, source, e) < 0)
+      return err_prefix(e, "pid %d", source->pid), 1;
+    if (!find_thread(source, source->pid))
+      return err_set(e, "pid %d: %s", source->pid, CAPTURE_HEADLESS), 1;
+  }
+  shared = capture_sharing(capture, KCMP_VM, pair, e);
+  if (shared > 0)
+    err_set(e, "pid %d: shares its memory with pid %d: cannot be checkpointed", pair[0]->pid,
+            pair[1]->pid);
+  return shared;
+}
+
+/* 0 all stand, 1 try again later, -1. */
+static int try_stop(struct capture *capture, struct err *e)
+{
   for (;;) {
     int result = stop_pass(capture, e);
 
@@ -242,36 +274,25 @@ static int try_stop(struct capture *capture, struct err *e)
     if (find_again(capture, e) < 0)
       return -1;
     if (result == 0)
-      break;
+      return somebody_is_on_the_way(capture, e);
   }
-  /* A vfork child before its exec. */
-  shared = capture_sharing(capture, KCMP_VM, pair, e);
-  if (shared > 0)
-    err_set(e, "pid %d: shares its memory with pid %d: cannot be checkpointed", pair[0]->pid,
-            pair[1]->pid);
-  return shared;
 }
 
 /* Threads that came last may have been found first: the leader goes to the front. */
-static int order_threads(struct capture *capture, struct err *e)
+static void order_threads(struct capture *capture)
 {
   for (size_t i = 0; i < capture->source_count; i++) {
     struct source *source = &capture->sources[i];
     struct tracee *leader = find_thread(source, source->pid);
     struct tracee first;
 
-    if (source->zombie)
-      continue;
     if (!leader)
-      return err_set(e,
-                     "pid %d: its first thread has exited, others run on: cannot be checkpointed",
-                     source->pid);
+      continue;
     first = source->threads[0];
     source->threads[0] = *leader;
     if (leader != &source->threads[0])
       *leader = first;
   }
-  return 0;
 }
 
 int capture_stop(struct capture *capture, struct err *e)
@@ -280,9 +301,11 @@ int capture_stop(struct capture *capture, struct err *e)
   for (int i = 0; i < TRIES; i++) {
     int result = try_stop(capture, e);
 
-    if (result == 0)
-      return order_threads(capture, e);
-    freeze_again(capture, &(struct err){""});
+    if (result == 0) {
+      order_threads(capture);
+      return 0;
+    }
+    freeze_again(capture);
     let_go(capture);
     if (result < 0)
       return -1;
@@ -307,8 +330,7 @@ int capture_end_remote(struct capture *capture, struct err *e)
     for (size_t k = 1; k < source->thread_count; k++)
       source->threads[k].remote = NULL;
   }
-  if (freeze_again(capture, e) < 0)
-    result = -1;
+  freeze_again(capture);
   return result;
 }
 

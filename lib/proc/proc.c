@@ -76,6 +76,7 @@ int proc_stat_read(pid_t pid, struct proc_stat *stat, struct err *e)
   stat->tty = (int32_t)fields[7];
   stat->foreground = (int32_t)fields[8];
   stat->exiting = fields[9] & 4; /* PF_EXITING, include/linux/sched.h */
+  stat->threads = (int32_t)fields[20];
   stat->start_time = fields[22];
   stat->start_code = fields[26];
   stat->end_code = fields[27];
@@ -91,6 +92,11 @@ int proc_stat_read(pid_t pid, struct proc_stat *stat, struct err *e)
   stat->env_end = fields[51];
   stat->exit_code = (int32_t)fields[52];
   return 0;
+}
+
+bool proc_is_zombie(const struct proc_stat *stat)
+{
+  return (stat->state == 'Z' || stat->state == 'X') && stat->threads <= 1;
 }
 
 /* What stands behind "name:" and blanks at the start of a line; NULL when there is none. */

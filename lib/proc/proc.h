@@ -20,7 +20,8 @@ struct proc_stat {
   char state;
   bool exiting; /* it is on its way out: of files and memory it may have none any more */
   int32_t ppid, pgrp, session, tty;
-  int32_t foreground;  /* process group of that terminal; -1: none */
+  int32_t foreground; /* process group of that terminal; -1: none */
+  int32_t threads;
   uint64_t start_time; /* clock ticks since boot: with the pid it names a process for ever */
   uint64_t start_code, end_code, start_stack;
   int32_t exit_signal, processor;
@@ -28,6 +29,9 @@ struct proc_stat {
   int32_t exit_code; /* as wait(2) has it; 0 without the permission to trace */
 };
 int proc_stat_read(pid_t pid, struct proc_stat *stat, struct err *e);
+/* Is it only there to be waited for? A process whose first thread has exited before others is not.
+ */
+bool proc_is_zombie(const struct proc_stat *stat);
 
 enum { PROC_NAMESPACES = 8 }; /* nested pid namespaces that are looked at */
 

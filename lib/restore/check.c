@@ -139,6 +139,11 @@ static int check_place(const struct rebuild *rebuild, struct err *e)
   if (!checkpoint->runtime && rebuild_by_runtime(rebuild))
     return err_set(e, "the image is not of a runtime's container: restore it without --bundle or "
                       "--created");
+  /* It is a program that we execute: what an image says is only believed of what is known. */
+  if (checkpoint->runtime && !rebuild->options->runtime &&
+      strcmp(checkpoint->runtime, "runc") != 0 && strcmp(checkpoint->runtime, "crun") != 0)
+    return err_set(e, "the image's runtime is \"%s\": name one with --runtime",
+                   checkpoint->runtime);
   if (checkpoint->runtime && !checkpoint->own_pidns)
     return err_set(e, "the container had no pid namespace of its own");
   return 0;

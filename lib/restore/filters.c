@@ -12,17 +12,45 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-static int add_missing(const struct process *process, struct tracee *leader,
-                       const struct seccomp_filter *now, size_t count, struct err *e)
+/*
+ * The bundle's profile is that of the new init, also where the runtime had compiled it to another
+ * order of instructions for who entered later.
+ */
+static const struct seccomp_filter *wanted(const struct rebuild *rebuild,
+                                           const struct process *process, size_t i)
 {
-  if (count > process->filter_count || !seccomp_filters_equal(process->filters, now, count))
+  return i < rebuild->bounds.filter_count ? &rebuild->processes[0].process->filters[i]
+                                          : &process->filters[i];
+}
+
+/* Are those that are there the first of the wanted ones? */
+static bool begins_so(const struct rebuild *rebuild, const struct process *process,
+                      const struct seccomp_filter *now, size_t count)
+{
+  const struct process *root = rebuild->processes[0].process;
+
+  if (count > process->filter_count || rebuild->bounds.filter_count > process->filter_count ||
+      rebuild->bounds.filter_count > root->filter_count)
+    return false;
+  for (size_t i = 0; i < count; i++) {
+    if (!seccomp_filters_equal(wanted(rebuild, process, i), &now[i], 1))
+      return false;
+  }
+  return true;
+}
+
+static int add_missing(const struct rebuild *rebuild, const struct process *process,
+                       struct tracee *leader, const struct seccomp_filter *now, size_t count,
+                       struct err *e)
+{
+  if (!begins_so(rebuild, process, now, count))
     return err_set(e, "the seccomp profile of the bundle is not the one at the checkpoint");
   /* Without this, or the capability that the process may not have, no filter is taken. */
   if (process->filter_count > count && process->credentials.no_new_privs &&
       call(leader, e, "no_new_privs", NULL, SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0) < 0)
     return -1;
   for (size_t i = count; i < process->filter_count; i++) {
-    if (tracee_add_filter(leader, &process->filters[i], e) < 0)
+    if (tracee_add_filter(leader, wanted(rebuild, process, i), e) < 0)
       return -1;
   }
   return 0;
@@ -42,20 +70,21 @@ static int is_filtered(const struct tracee *leader, struct err *e)
  * Runtimes compile a profile anew for each container, and runc puts its architectures in an order
  * that depends on chance (a map of Go's): the same profile is not always the same instructions.
  */
-int rebuild_is_reordered(const struct rebuilt *root, struct err *e)
+int rebuild_is_reordered(const struct rebuilt *root, size_t *count, struct err *e)
 {
   const struct process *process = root->process;
   struct seccomp_filter *now = NULL;
-  size_t count = 0;
-  int result;
+  int result = is_filtered(&root->threads[0], e);
 
-  if (process->filter_count == 0)
-    return 0;
-  result = tracee_filters(&root->threads[0], &now, &count, e);
+  *count = 0;
+  if (result <= 0)
+    return result;
+  result = tracee_filters(&root->threads[0], &now, count, e);
   if (result == 0)
-    result = count == 1 && now[0].program.size == process->filters[0].program.size &&
+    result = *count == 1 && process->filter_count &&
+             now[0].program.size == process->filters[0].program.size &&
              !seccomp_filters_equal(now, process->filters, 1);
-  seccomp_filters_free(now, count);
+  seccomp_filters_free(now, *count);
   return result;
 }
 
@@ -75,7 +104,7 @@ int rebuild_filters(struct rebuild *rebuild, struct rebuilt *which, struct err *
   }
   result = tracee_filters(leader, &now, &count, e);
   if (result == 0)
-    result = add_missing(which->process, leader, now, count, e);
+    result = add_missing(rebuild, which->process, leader, now, count, e);
   seccomp_filters_free(now, count);
   return result;
 }

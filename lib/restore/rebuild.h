@@ -3,6 +3,7 @@
 #define CKPT_RESTORE_REBUILD_H
 
 #include "base/err.h"
+#include "base/guard.h"
 #include "container/oci.h"
 #include "object/object.h"
 #include "restore/restore.h"
@@ -41,10 +42,11 @@ struct numbers {
   int socket;
 };
 
-/* guard.c: who deletes the container if all goes wrong. */
-struct guard {
-  pid_t pid; /* 0: there is none */
-  int pipe;
+/* What the bundle gives at most to who enters its container: as the new init has it. */
+struct bounds {
+  uint64_t capabilities;
+  bool no_new_privs;
+  size_t filter_count; /* of the image's init, the first ones: the runtime's profile */
 };
 
 struct rebuild {
@@ -59,7 +61,9 @@ struct rebuild {
   int reserved;        /* keeps that id until the tree is registered or gone; -1: none */
   struct oci oci;      /* the runtime's container that we restore into */
   bool created;        /* that is there */
-  struct guard guard;
+  struct guard guard;  /* which deletes it if all goes wrong */
+  struct bounds bounds;
+  bool frozen; /* by us */
   struct numbers numbers;
   size_t filled;              /* index of the file that was filled last: the next is not far */
   uint64_t page_bytes;        /* filled so far */
@@ -78,13 +82,19 @@ int rebuild_check(struct rebuild *rebuild, struct err *e);
 /* The same of files: they are looked for in the root directory of the tree, which must be there. */
 int rebuild_check_files(struct rebuild *rebuild, struct err *e);
 
+/* init.c: the init of a new container, caught at its program; its places and streams. */
+int rebuild_init(struct rebuild *rebuild, struct err *e);
+/* At the end: gives standard streams to the container's user, as its runtime does. */
+void rebuild_give_streams(const struct rebuild *rebuild);
+
 /* root.c: processes whose parents are outside the tree: its root, and who entered it later. */
 int rebuild_root(struct rebuild *rebuild, struct err *e);
 int rebuild_enter(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
-/* Watches over a container that has just been created; deletes it if the end is not well. */
-int guard_start(struct rebuild *rebuild, struct err *e);
-void guard_end(struct rebuild *rebuild, bool well);
-
+/* Paths are from now on those below the root directory of this process. */
+int rebuild_open_root(struct rebuild *rebuild, pid_t root, struct err *e);
+/* Traces a thread, which dies with us; leads it out of the execve(2) that it has been caught in. */
+int rebuild_seize(pid_t tid, struct err *e);
+int rebuild_leave_exec(struct tracee *tracee, struct err *e);
 /* spawn.c: processes that exist, stopped, with one thread and the remote mapping. */
 int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 /* Forks the children that stay in the session which the process leaves; then it makes its own. */
@@ -93,6 +103,9 @@ int rebuild_part(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 int rebuild_groups(struct rebuild *rebuild, struct err *e);
 /* Ends the processes that are zombies in the image. */
 int rebuild_zombies(struct rebuild *rebuild, struct err *e);
+/* restore.c: freezes the runtime's container, or thaws it if we have frozen it. */
+int rebuild_pause(struct rebuild *rebuild, bool frozen, struct err *e);
+
 /* Waits for one of the dead, and whoever must be reaped before it. */
 void rebuild_reap(pid_t pid);
 /* Kills whatever was made and waits until it is gone. */
@@ -196,9 +209,10 @@ int rebuild_timers(struct rebuilt *which, struct err *e);
 
 /*
  * filters.c. Has the container's init, caught at its program, the profile of the image in another
- * order of instructions? 1 yes, 0 no (another profile is found out later), -1.
+ * order of instructions? 1 yes, 0 no (another profile is found out later), -1. *count: of its
+ * filters.
  */
-int rebuild_is_reordered(const struct rebuilt *root, struct err *e);
+int rebuild_is_reordered(const struct rebuilt *root, size_t *count, struct err *e);
 /* Before there is more than one thread, which share them from then on. */
 int rebuild_filters(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 

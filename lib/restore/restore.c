@@ -236,14 +236,18 @@ static int release(struct rebuild *rebuild, struct err *e)
 }
 
 /* All stand in a stop of ours: let go, they stay where they are. */
-static int pause_container(pid_t root, struct err *e)
+int rebuild_pause(struct rebuild *rebuild, bool frozen, struct err *e)
 {
   AUTO_FREE char *cgroup = NULL;
 
-  if (cgroup_find(root, &cgroup, e) < 0)
+  if (rebuild->frozen == frozen)
+    return 0;
+  if (cgroup_find(rebuild->processes[0].threads[0].pid, &cgroup, e) < 0)
     return -1;
-  return cgroup ? cgroup_freeze(cgroup, true, e)
-                : err_set(e, "the container is in no control group of its own: cannot be paused");
+  if (!cgroup)
+    return err_set(e, "the container is in no control group of its own: cannot be paused");
+  rebuild->frozen = frozen;
+  return cgroup_freeze(cgroup, frozen, e);
 }
 
 static int run(struct rebuild *rebuild, struct stream_reader *reader, struct err *e)
@@ -257,13 +261,14 @@ static int run(struct rebuild *rebuild, struct stream_reader *reader, struct err
       container_register(rebuild->options->registry, rebuild->id, root, e) < 0)
     return -1;
   numbers_end(rebuild);
-  if (rebuild->options->paused && pause_container(root, e) < 0)
+  if (rebuild->options->paused && rebuild_pause(rebuild, true, e) < 0)
     return -1;
   if (write_report(rebuild, root, e) < 0)
     return -1;
+  rebuild_give_streams(rebuild);
   if (release(rebuild, e) < 0)
     return -1;
-  guard_end(rebuild, true);
+  guard_end(&rebuild->guard, true);
   return 0;
 }
 

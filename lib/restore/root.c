@@ -10,7 +10,6 @@
 #include "base/io.h"
 #include "container/enter.h"
 #include "container/sandbox.h"
-#include "proc/join.h"
 #include "proc/proc.h"
 
 #include <errno.h>
@@ -37,7 +36,6 @@ enum {
                    CLONE_NEWUTS | CLONE_NEWCGROUP,
   EXEC_STOP = SIGTRAP | PTRACE_EVENT_EXEC << 8,
   SYSCALL_STOP = SIGTRAP | 0x80,
-  PROFILE_TRIES = 64, /* of orders, of which there are a few */
 };
 
 int rebuild_new_leader(struct rebuilt *which, pid_t host_pid, struct err *e)
@@ -63,7 +61,7 @@ int rebuild_program(const struct rebuild *rebuild, const struct mm *mm, struct e
 }
 
 /* Filters rest while we trace; who may not ask for that has none that matter. */
-static int seize(pid_t tid, struct err *e)
+int rebuild_seize(pid_t tid, struct err *e)
 {
   if (ptrace(PTRACE_SEIZE, tid, NULL, TRACE_OPTIONS | PTRACE_O_SUSPEND_SECCOMP) < 0 &&
       ptrace(PTRACE_SEIZE, tid, NULL, TRACE_OPTIONS) < 0)
@@ -83,7 +81,7 @@ static int wait_event(pid_t tid, int wanted, struct err *e)
 }
 
 /* Out of execve(2), in which it stands: its return value would overwrite our first register. */
-static int leave_exec(struct tracee *tracee, struct err *e)
+int rebuild_leave_exec(struct tracee *tracee, struct err *e)
 {
   tracee->stopped = true;
   if (ptrace(PTRACE_SYSCALL, tracee->tid, NULL, NULL) < 0)
@@ -187,18 +185,18 @@ static pid_t plant(struct rebuild *rebuild, struct seedling *seedling, struct er
 /* Seizes the waiting child, lets it execute the program, and stops it behind execve(2). */
 static int catch_child(struct tracee *tracee, int gate, struct err *e)
 {
-  if (seize(tracee->tid, e) < 0)
+  if (rebuild_seize(tracee->tid, e) < 0)
     return -1;
   if (io_write(gate, "", 1) < 0)
     return err_sys(e, "thread %d: gate", tracee->tid);
   if (wait_event(tracee->tid, EXEC_STOP, e) < 0)
     return err_prefix(e, "the program cannot be executed");
-  return leave_exec(tracee, e);
+  return rebuild_leave_exec(tracee, e);
 }
 
 /* Files are opened by way of the tree's own mounts: a directory of ours would have no path there.
  */
-static int open_root(struct rebuild *rebuild, pid_t root, struct err *e)
+int rebuild_open_root(struct rebuild *rebuild, pid_t root, struct err *e)
 {
   char path[64];
 
@@ -233,173 +231,34 @@ static int raise_child(struct rebuild *rebuild, struct rebuilt *which, struct er
   which->executed = true;
   if (catch_child(&which->threads[0], gate, e) < 0)
     return -1;
-  return seedling.leads_session ? open_root(rebuild, pid, e) : 0;
+  return seedling.leads_session ? rebuild_open_root(rebuild, pid, e) : 0;
+}
+
+static int check_bounds(const struct rebuild *rebuild, const struct process *process, struct err *e)
+{
+  const struct credentials *wanted = &process->credentials;
+  uint64_t more = (wanted->bounding | wanted->permitted | wanted->inheritable | wanted->ambient) &
+                  ~rebuild->bounds.capabilities;
+
+  if (more)
+    return err_set(e,
+                   "pid %d: had entered the container with capabilities that its bundle does not "
+                   "give (0x%llx)",
+                   process->pid, (unsigned long long)more);
+  if (rebuild->bounds.no_new_privs && !wanted->no_new_privs)
+    return err_set(e, "pid %d: had entered the container without its bundle's no_new_privs",
+                   process->pid);
+  if (process->filter_count < rebuild->bounds.filter_count)
+    return err_set(e, "pid %d: had entered the container without its bundle's seccomp profile",
+                   process->pid);
+  return 0;
 }
 
 int rebuild_enter(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
-  if (raise_child(rebuild, which, e) < 0)
+  if (check_bounds(rebuild, which->process, e) < 0 || raise_child(rebuild, which, e) < 0)
     return -1;
   return remote_begin_at(&which->threads[0], rebuild->trampoline, e);
-}
-
-/* A runtime's init may have threads; any of them may be the one that executes the program. */
-static int seize_init(pid_t init, struct err *e)
-{
-  CLEANUP(proc_list_free) struct proc_list threads = {0};
-
-  if (proc_threads(init, &threads, e) != 0)
-    return err_prefix(e, "the container's init");
-  for (size_t i = 0; i < threads.count; i++) {
-    if (seize(threads.items[i], e) == 0 || threads.items[i] != init)
-      continue;
-    if (errno == EPERM && geteuid() != 0)
-      err_set(e, "an ordinary user may not trace the container's init, which this runtime has made "
-                 "undumpable; restore with --runtime runc, or as root");
-    return -1;
-  }
-  return 0;
-}
-
-/*
- * Starts the container. Its init is traced, so that somebody must let it go on where it stops,
- * until it has executed the program and the runtime has seen that.
- */
-static int catch_init(const struct oci *oci, pid_t init, struct err *e)
-{
-  AUTO_CLOSE int messages = -1;
-  pid_t starter = oci_start(oci, &messages, e);
-  bool caught = false;
-  bool gone = false;
-  bool started = false;
-
-  if (starter < 0)
-    return -1;
-  while (!started || (!caught && !gone)) {
-    int status;
-    pid_t pid = waitpid(-1, &status, __WALL);
-
-    if (pid < 0 && errno != EINTR)
-      return err_sys(e, "%s: wait", oci->program);
-    if (pid == starter && !WIFSTOPPED(status)) {
-      started = true;
-      if (oci_started(oci, messages, status, e) < 0)
-        return -1;
-    } else if (pid == init && WIFSTOPPED(status) && status >> 8 == EXEC_STOP) {
-      caught = true;
-    } else if (pid > 0 && WIFSTOPPED(status)) {
-      ptrace(PTRACE_CONT, pid, NULL, status >> 16 ? 0 : WSTOPSIG(status));
-    } else if (pid == init) {
-      gone = true;
-    }
-  }
-  return caught ? 0 : err_set(e, "the container's program ended before it could be rebuilt");
-}
-
-/* What is found by way of the init: its root directory, network and ids. */
-static int open_places(struct rebuild *rebuild, pid_t init, struct err *e)
-{
-  char path[64];
-  int own_net;
-
-  if (join_owner(init, e) < 0 || open_root(rebuild, init, e) < 0)
-    return -1;
-  own_net = proc_namespace_differs(init, getpid(), "net", e);
-  if (own_net < 0)
-    return -1;
-  snprintf(path, sizeof(path), "/proc/%d/ns/net", init);
-  if (own_net)
-    rebuild->objects.net_fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (own_net && rebuild->objects.net_fd < 0)
-    return err_sys(e, "%s", path);
-  rebuild->objects.init = init;
-  if (proc_idmap_read(init, "uid_map", &rebuild->objects.uids, e) != 0 ||
-      proc_idmap_read(init, "gid_map", &rebuild->objects.gids, e) != 0)
-    return err_prefix(e, "the container's init");
-  return 0;
-}
-
-/*
- * Its standard streams: the terminal that the runtime has made, or what an engine has given it,
- * else ours. The runtime gives what it hands on to the container's user, so that it can be opened
- * anew (/dev/stdout): so do we.
- */
-static int take_streams(struct rebuild *rebuild, pid_t init, struct err *e)
-{
-  AUTO_CLOSE int pidfd = pidfd_open(init, 0);
-
-  for (int i = 0; i < 3; i++) {
-    AUTO_CLOSE int theirs = pidfd_getfd(pidfd, i, 0);
-    struct stat given, ours;
-    int fd;
-
-    if (theirs < 0)
-      return err_sys(e, "the container's descriptor %d", i);
-    fd = rebuild->oci.console_socket || rebuild->options->created ? theirs
-                                                                  : rebuild->options->streams[i];
-    rebuild->objects.streams[i] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (rebuild->objects.streams[i] < 0 || fstat(theirs, &given) < 0 || fstat(fd, &ours) < 0)
-      return err_sys(e, "standard stream %d", i);
-    if (ours.st_uid != given.st_uid && !S_ISCHR(ours.st_mode))
-      fchown(fd, given.st_uid, (gid_t)-1); /* as far as it goes */
-  }
-  return 0;
-}
-
-/* The runtime's container up to the first instruction of its program. */
-static int make_container(struct rebuild *rebuild, struct err *e)
-{
-  struct rebuilt *root = &rebuild->processes[0];
-  pid_t init;
-
-  if (oci_create(&rebuild->oci, &init, e) < 0)
-    return -1;
-  rebuild->created = true;
-  if (guard_start(rebuild, e) < 0) {
-    oci_delete(&rebuild->oci, &(struct err){""});
-    return -1;
-  }
-  if (rebuild_new_leader(root, init, e) < 0 || seize_init(init, e) < 0 ||
-      catch_init(&rebuild->oci, init, e) < 0)
-    return -1;
-  return leave_exec(&root->threads[0], e);
-}
-
-static void unmake_container(struct rebuild *rebuild)
-{
-  struct rebuilt *root = &rebuild->processes[0];
-
-  kill(root->threads[0].pid, SIGKILL);
-  rebuild_reap(root->threads[0].pid);
-  free(root->threads);
-  root->threads = NULL;
-  root->thread_count = 0;
-  root->forked = false;
-  guard_end(rebuild, false);
-  rebuild->created = false;
-}
-
-/* What counts of a seccomp profile are its instructions: made anew until they are the image's. */
-static int raise_init(struct rebuild *rebuild, struct err *e)
-{
-  struct rebuilt *root = &rebuild->processes[0];
-  int reordered = 1;
-
-  for (int i = 0; reordered > 0 && i < PROFILE_TRIES; i++) {
-    if (i > 0)
-      unmake_container(rebuild);
-    if (make_container(rebuild, e) < 0)
-      return -1;
-    reordered = rebuild_is_reordered(root, e);
-    if (reordered > 0 && rebuild->oci.foreign)
-      return err_set(e,
-                     "container %s: its seccomp profile is compiled to another order of "
-                     "instructions than the image's: create it again, or with crun, which has one",
-                     rebuild->id);
-  }
-  if (reordered < 0 || open_places(rebuild, root->threads[0].pid, e) < 0)
-    return -1;
-  return take_streams(rebuild, root->threads[0].pid, e);
 }
 
 /* Descriptors are handed over by numbers that may be high. */
@@ -449,7 +308,7 @@ int rebuild_root(struct rebuild *rebuild, struct err *e)
   struct rebuilt *root = &rebuild->processes[0];
   struct tracee *leader;
 
-  if ((rebuild_by_runtime(rebuild) ? raise_init(rebuild, e) : raise_child(rebuild, root, e)) < 0)
+  if ((rebuild_by_runtime(rebuild) ? rebuild_init(rebuild, e) : raise_child(rebuild, root, e)) < 0)
     return -1;
   leader = &root->threads[0];
   root->executed = !rebuild->created;

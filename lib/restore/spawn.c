@@ -295,9 +295,13 @@ int rebuild_groups(struct rebuild *rebuild, struct err *e)
     struct rebuilt *which = &rebuild->processes[i];
     const struct process *process = which->process;
 
-    /* A group from outside the tree is as the parent has it; setsid(2) made a group, too. */
+    /*
+     * A group from outside the tree is as the parent has it; setsid(2) made a group, too, in which
+     * who is of a dead leader's session still is.
+     */
     if (process->pgid == 0 || (process->pgid == root->pgid && root->pgid != root->pid) ||
-        process->sid == process->pid) {
+        process->sid == process->pid ||
+        (process->pgid == process->sid && !rebuilt_by_pid(rebuild, process->sid))) {
       which->grouped = true;
     } else if (process->pgid == process->pid) {
       if (join_group(which, e) < 0)
@@ -359,11 +363,12 @@ void rebuild_kill(struct rebuild *rebuild)
     if (which->forked && which->thread_count)
       kill(which->threads[0].pid, SIGKILL);
   }
+  rebuild_pause(rebuild, false, &(struct err){""}); /* the frozen do not die */
   for (size_t i = rebuild->tree.process_count; i-- > 0;) {
     struct rebuilt *which = &rebuild->processes[i];
 
     for (size_t k = which->thread_count; which->forked && k-- > 0;)
       rebuild_reap(which->threads[k].tid);
   }
-  guard_end(rebuild, false);
+  guard_end(&rebuild->guard, false);
 }
