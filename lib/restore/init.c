@@ -139,7 +139,6 @@ static int take_bounds(struct rebuild *rebuild, struct err *e)
   if (proc_status_read(rebuild->processes[0].threads[0].tid, &status, e) != 0)
     return err_prefix(e, "the container's init");
   rebuild->bounds.capabilities = status.cap_bounding;
-  rebuild->bounds.no_new_privs = status.no_new_privs != 0;
   return 0;
 }
 

@@ -45,7 +45,6 @@ struct numbers {
 /* What the bundle gives at most to who enters its container: as the new init has it. */
 struct bounds {
   uint64_t capabilities;
-  bool no_new_privs;
   size_t filter_count; /* of the image's init, the first ones: the runtime's profile */
 };
 

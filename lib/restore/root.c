@@ -245,9 +245,6 @@ static int check_bounds(const struct rebuild *rebuild, const struct process *pro
                    "pid %d: had entered the container with capabilities that its bundle does not "
                    "give (0x%llx)",
                    process->pid, (unsigned long long)more);
-  if (rebuild->bounds.no_new_privs && !wanted->no_new_privs)
-    return err_set(e, "pid %d: had entered the container without its bundle's no_new_privs",
-                   process->pid);
   if (process->filter_count < rebuild->bounds.filter_count)
     return err_set(e, "pid %d: had entered the container without its bundle's seccomp profile",
                    process->pid);
