@@ -69,6 +69,26 @@ static bool counts_on(struct shared *shared)
   return shared->count != before;
 }
 
+/* A hundred questions, in more than one piece; each has its own answer. */
+static int ask(struct tracee *tracee, struct err *e)
+{
+  enum { QUESTIONS = 100 };
+  uint64_t area = tracee_scratch(tracee);
+  struct remote_call calls[QUESTIONS];
+
+  for (uint64_t i = 0; i < QUESTIONS; i++)
+    calls[i] = i % 3 == 0
+                   ? (struct remote_call){.number = SYS_getpid}
+                   : (struct remote_call){.number = SYS_lseek, .arguments = {1000 + i, area, i}};
+  if (tracee_ask(tracee, calls, QUESTIONS, e) < 0)
+    return -1;
+  for (uint64_t i = 0; i < QUESTIONS; i++) {
+    if (calls[i].result != (i % 3 == 0 ? tracee->pid : -EBADF))
+      return err_set(e, "question %d: %ld", (int)i, (long)calls[i].result);
+  }
+  return 0;
+}
+
 static int seize_and_call(pid_t pid, unsigned calls, struct err *e)
 {
   struct tracee tracee;
@@ -82,16 +102,38 @@ static int seize_and_call(pid_t pid, unsigned calls, struct err *e)
       return -1;
     if (result != pid)
       return err_set(e, "getpid said %ld", (long)result);
+    /* Of the signals that tell of the end one, the other or none may be used. */
+    tracee_caught(&tracee, i % 3 == 0   ? ~UINT64_C(0)
+                           : i % 3 == 1 ? 0
+                                        : UINT64_C(1) << (SIGURG - 1));
+    if (ask(&tracee, e) < 0)
+      return -1;
   }
   if (tracee_end_remote(&tracee, e) < 0 || tracee_detach(&tracee, e) < 0)
     return -1;
   return 0;
 }
 
+/* Sends the target signals that it ignores, over and over. */
+static pid_t start_pest(pid_t target)
+{
+  pid_t pid = fork();
+
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (unsigned i = 0;; i++) {
+      kill(target, i % 3 == 0 ? SIGURG : i % 3 == 1 ? SIGWINCH : SIGCHLD);
+      nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
+    }
+  }
+  return pid;
+}
+
 static void test_calls(bool sleeps)
 {
   struct shared *shared = new_shared();
   pid_t pid = start_target(shared, sleeps);
+  pid_t pest = start_pest(pid);
   struct err e = {""};
   int result = 0;
 
@@ -99,6 +141,8 @@ static void test_calls(bool sleeps)
     result = seize_and_call(pid, 20, &e);
   ok(result == 0, "remote calls in a target that %s %s", sleeps ? "sleeps" : "spins", e.text);
   ok(counts_on(shared) && shared->wrong == 0, "it counts on, nothing wrong");
+  kill(pest, SIGKILL);
+  waitpid(pest, NULL, 0);
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
 }
@@ -124,6 +168,7 @@ static void test_dying_tracer(bool sleeps)
 {
   struct shared *shared = new_shared();
   pid_t pid = start_target(shared, sleeps);
+  pid_t pest = start_pest(pid);
   bool alive = true;
 
   srand(1);
@@ -146,6 +191,8 @@ static void test_dying_tracer(bool sleeps)
     alive = counts_on(shared) && shared->wrong == 0 && waitpid(pid, NULL, WNOHANG) == 0;
   }
   ok(alive, "400 tracers killed, the target that %s counts on", sleeps ? "sleeps" : "spins");
+  kill(pest, SIGKILL);
+  waitpid(pest, NULL, 0);
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
 }
@@ -159,7 +206,7 @@ static void test_snapshot(void)
   int32_t number = 0;
   struct tracee tracee = {0}, snapshot = {0};
   struct err e = {""};
-  uint64_t first = 0, second = 0;
+  uint64_t first = 0, second = 0, base = 0;
   pid_t pid = fork();
   bool made;
 
@@ -173,7 +220,7 @@ static void test_snapshot(void)
   }
   counts_on(shared);
   made = tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 &&
-         tracee_begin_remote(&tracee, &e) == 0 &&
+         tracee_begin_remote(&tracee, &e) == 0 && (base = tracee_remote_base(&tracee)) != 0 &&
          tracee_snapshot(&tracee, &snapshot, &number, &e) == 0 &&
          tracee_end_remote(&tracee, &e) == 0 && tracee_detach(&tracee, &e) == 0;
   ok(made, "snapshot %s", e.text);
@@ -181,6 +228,20 @@ static void test_snapshot(void)
          counts_on(shared) && tracee_read(&snapshot, (uint64_t) private, &second, 8, &e) == 0 &&
          first == second && first > 0,
      "the snapshot stands still while its process runs");
+  {
+    struct iovec parts[2] = {{(void *)private, 4096}, {(void *)shared, 4096}};
+    struct iovec bad[2] = {{(void *)private, 4096}, {(void *)8, 4096}};
+    uint64_t page[512] = {0};
+    AUTO_CLOSE int fd = tracee_send_open(&snapshot, base);
+
+    ok(fd >= 0 && tracee_send(&snapshot, parts, 2, &e) == 8192 && read(fd, page, 4096) == 4096 &&
+           page[0] == first && read(fd, page, 4096) == 4096,
+       "it sends its pages %s", e.text);
+    ok(tracee_send(&snapshot, bad, 2, &e) == 4096 && read(fd, page, 4096) == 4096 &&
+           page[0] == first && tracee_send(&snapshot, bad + 1, 1, &e) == 0,
+       "up to one that is not there %s", e.text);
+    ok(counts_on(shared), "its process runs on");
+  }
   tracee_kill_snapshot(&snapshot);
   ok(tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 &&
          tracee_begin_remote(&tracee, &e) == 0 && tracee_reap(&tracee, number, &e) == 0 &&

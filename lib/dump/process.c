@@ -63,47 +63,70 @@ static int take_credentials(const struct capture *capture, struct source *source
   return 0;
 }
 
+/* The same for many at once: each must succeed. */
+static int ask(struct source *source, const char *what, struct remote_call *calls, size_t count,
+               struct err *e)
+{
+  if (tracee_ask(&source->threads[0], calls, count, e) < 0)
+    return -1;
+  for (size_t i = 0; i < count; i++) {
+    if (calls[i].result < 0) {
+      errno = (int)-calls[i].result;
+      return err_sys(e, "%s", what);
+    }
+  }
+  return 0;
+}
+
 /* Only those that /proc shows as caught or ignored can differ from the default. */
 static int take_sigactions(struct source *source, struct process *process, struct err *e)
 {
+  struct {
+    uint64_t handler, flags, restorer, mask;
+  } actions[64];
+  struct remote_call calls[64];
   uint64_t area = tracee_scratch(&source->threads[0]);
   uint64_t set = source->status.sig_ignored | source->status.sig_caught;
+  size_t count = 0;
 
-  for (int signal = 1; signal <= 64; signal++) {
-    struct {
-      uint64_t handler, flags, restorer, mask;
-    } action;
-    struct sigaction_state *state;
-    int64_t result;
+  for (uint64_t signal = 1; signal <= 64; signal++) {
+    if (set >> (signal - 1) & 1) {
+      calls[count] = (struct remote_call){
+          .number = SYS_rt_sigaction, .arguments = {signal, 0, area + count * sizeof(*actions), 8}};
+      count++;
+    }
+  }
+  if (ask(source, "signal action", calls, count, e) < 0 ||
+      tracee_read(&source->threads[0], area, actions, count * sizeof(*actions), e) < 0)
+    return -1;
+  for (size_t i = 0; i < count; i++) {
+    struct sigaction_state *state =
+        list_append(&process->sigactions, &process->sigaction_count, sizeof(*state));
 
-    if (!(set >> (signal - 1) & 1))
-      continue;
-    if (remote(source, e, "signal action", &result, SYS_rt_sigaction, (uint64_t)signal, 0, area,
-               8) < 0 ||
-        tracee_read(&source->threads[0], area, &action, sizeof(action), e) < 0)
-      return -1;
-    state = list_append(&process->sigactions, &process->sigaction_count, sizeof(*state));
     if (!state)
       return err_sys(e, "signal actions");
-    *state = (struct sigaction_state){signal, action.handler, action.flags, action.restorer,
-                                      action.mask};
+    *state = (struct sigaction_state){(int32_t)calls[i].arguments[0], actions[i].handler,
+                                      actions[i].flags, actions[i].restorer, actions[i].mask};
   }
   return 0;
 }
 
 static int take_itimers(struct source *source, struct process *process, struct err *e)
 {
+  struct itimerval values[ITIMER_PROF + 1];
+  struct remote_call calls[ITIMER_PROF + 1];
   uint64_t area = tracee_scratch(&source->threads[0]);
 
+  for (uint64_t which = ITIMER_REAL; which <= ITIMER_PROF; which++)
+    calls[which] = (struct remote_call){.number = SYS_getitimer,
+                                        .arguments = {which, area + which * sizeof(*values)}};
+  if (ask(source, "interval timer", calls, ARRAY_LEN(calls), e) < 0 ||
+      tracee_read(&source->threads[0], area, values, sizeof(values), e) < 0)
+    return -1;
   for (int which = ITIMER_REAL; which <= ITIMER_PROF; which++) {
-    struct itimerval value;
+    struct itimerval value = values[which];
     struct itimer_state *state;
-    int64_t result;
 
-    if (remote(source, e, "interval timer", &result, SYS_getitimer, (uint64_t)which, area, 0, 0) <
-            0 ||
-        tracee_read(&source->threads[0], area, &value, sizeof(value), e) < 0)
-      return -1;
     /*
      * A real-time one that has expired stands still until its SIGALRM, which is pending, is
      * delivered (dequeue_signal in kernel/signal.c): it is not off.
@@ -216,26 +239,33 @@ static int take_number(pid_t pid, const char *name, int base, uint64_t *value, s
 static int take_switches(struct source *source, struct process *process, struct err *e)
 {
   uint64_t area = tracee_scratch(&source->threads[0]);
+  struct remote_call calls[] = {
+      {.number = SYS_prctl, .arguments = {PR_GET_DUMPABLE}},
+      {.number = SYS_prctl, .arguments = {PR_GET_THP_DISABLE}},
+      {.number = SYS_prctl, .arguments = {PR_GET_CHILD_SUBREAPER, area}},
+      /* MEMBARRIER_CMD_GET_REGISTRATIONS is of Linux 6.3; before it nobody can know. */
+      {.number = SYS_membarrier, .arguments = {1 << 9}},
+  };
   uint64_t score;
-  int64_t dumpable, thp, result;
   int32_t subreaper;
 
   if (take_number(source->pid, "oom_score_adj", 10, &score, e) < 0 ||
       take_number(source->pid, "personality", 16, &process->personality, e) < 0 ||
       take_number(source->pid, "coredump_filter", 16, &process->coredump_filter, e) < 0 ||
-      remote(source, e, "dumpable", &dumpable, SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0) < 0 ||
-      remote(source, e, "huge pages", &thp, SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0) < 0 ||
-      remote(source, e, "subreaper", &result, SYS_prctl, PR_GET_CHILD_SUBREAPER, area, 0, 0) < 0 ||
+      tracee_ask(&source->threads[0], calls, ARRAY_LEN(calls), e) < 0 ||
       tracee_read(&source->threads[0], area, &subreaper, sizeof(subreaper), e) < 0)
     return -1;
+  for (size_t i = 0; i < 3; i++) {
+    if (calls[i].result < 0) {
+      errno = (int)-calls[i].result;
+      return err_sys(e, "prctl %d", (int)calls[i].arguments[0]);
+    }
+  }
   process->oom_score_adj = (int32_t)score;
-  process->dumpable = (int32_t)dumpable;
-  process->thp_disabled = thp != 0;
+  process->dumpable = (int32_t)calls[0].result;
+  process->thp_disabled = calls[1].result != 0;
   process->child_subreaper = subreaper != 0;
-  /* MEMBARRIER_CMD_GET_REGISTRATIONS is of Linux 6.3; before it nobody can know. */
-  if (TRACEE_CALL(&source->threads[0], e, &result, SYS_membarrier, 1 << 9, 0, 0, 0, 0, 0) < 0)
-    return -1;
-  process->membarrier = result > 0 ? (uint32_t)result : 0;
+  process->membarrier = calls[3].result > 0 ? (uint32_t)calls[3].result : 0;
   return 0;
 }
 

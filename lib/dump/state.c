@@ -110,6 +110,7 @@ static int take_process(struct capture *capture, struct source *source, struct e
       tracee_begin_remote(&source->threads[0], e) < 0)
     return -1;
   source->remote_base = tracee_remote_base(&source->threads[0]);
+  tracee_caught(&source->threads[0], source->status.sig_caught);
   for (size_t i = 1; i < source->thread_count; i++) {
     if (tracee_share_remote(&source->threads[i], &source->threads[0], e) < 0)
       return -1;

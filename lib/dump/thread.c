@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <signal.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -67,35 +69,33 @@ static int take_robust_list(pid_t tid, struct thread *thread, struct err *e)
 /* What only the thread itself can ask. */
 static int take_by_remote(struct tracee *tracee, struct thread *thread, struct err *e)
 {
-  uint64_t area = tracee_scratch(tracee);
   struct {
-    uint64_t address;
-    int32_t flags;
-    uint64_t size;
-  } stack;
-  struct {
+    stack_t stack;
     uint64_t clear_child_tid;
-    int32_t death_signal;
-  } values;
-  int64_t result, slack;
+    int64_t death_signal; /* the kernel writes an int */
+  } values = {0};
+  uint64_t area = tracee_scratch(tracee);
+  uint64_t tid_area = area + offsetof(__typeof__(values), clear_child_tid);
+  uint64_t signal_area = area + offsetof(__typeof__(values), death_signal);
+  struct remote_call calls[] = {
+      {.number = SYS_sigaltstack, .arguments = {0, area}},
+      {.number = SYS_prctl, .arguments = {PR_GET_TID_ADDRESS, tid_area}},
+      {.number = SYS_prctl, .arguments = {PR_GET_PDEATHSIG, signal_area}},
+      {.number = SYS_prctl, .arguments = {PR_GET_TIMERSLACK}},
+  };
 
-  if (TRACEE_CALL(tracee, e, &result, SYS_sigaltstack, 0, area, 0, 0, 0, 0) < 0 ||
-      tracee_read(tracee, area, &stack, sizeof(stack), e) < 0 ||
-      TRACEE_CALL(tracee, e, &result, SYS_prctl, PR_GET_TID_ADDRESS, area, 0, 0, 0, 0) < 0)
+  if (tracee_ask(tracee, calls, ARRAY_LEN(calls), e) < 0 ||
+      tracee_read(tracee, area, &values, sizeof(values), e) < 0)
     return -1;
-  if (result < 0)
+  if (calls[1].result < 0)
     return err_set(e, "the kernel does not tell its thread id address: it lacks "
                       "CONFIG_CHECKPOINT_RESTORE");
-  if (TRACEE_CALL(tracee, e, &result, SYS_prctl, PR_GET_PDEATHSIG, area + 8, 0, 0, 0, 0) < 0 ||
-      tracee_read(tracee, area, &values, 12, e) < 0 ||
-      TRACEE_CALL(tracee, e, &slack, SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0, 0) < 0)
-    return -1;
-  thread->altstack_address = stack.address;
-  thread->altstack_flags = stack.flags;
-  thread->altstack_size = stack.size;
+  thread->altstack_address = (uintptr_t)values.stack.ss_sp;
+  thread->altstack_flags = values.stack.ss_flags;
+  thread->altstack_size = values.stack.ss_size;
   thread->clear_child_tid = values.clear_child_tid;
-  thread->parent_death_signal = values.death_signal;
-  thread->timer_slack = (uint64_t)slack;
+  thread->parent_death_signal = (int32_t)values.death_signal;
+  thread->timer_slack = (uint64_t)calls[3].result;
   return 0;
 }
 

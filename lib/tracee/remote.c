@@ -14,11 +14,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-extern const uint8_t trampoline_start[], trampoline_call[], trampoline_clone[], trampoline_batch[],
-    trampoline_end[];
+extern const uint8_t trampoline_start[], trampoline_call[], trampoline_clone[], trampoline_end[];
 
-/* Where a label of trampoline.S is, counted from its begin. */
-static uint64_t offset_of(const uint8_t *label)
+uint64_t remote_offset(const uint8_t *label)
 {
   return (uintptr_t)label - (uintptr_t)trampoline_start;
 }
@@ -61,10 +59,10 @@ static int write_sigframe(const struct tracee *tracee, const struct entry *entry
 }
 
 /*
- * Sends the thread to the entry. The order keeps it safe at every point: the frame is complete
- * before the registers lead to it, and the mask changes last (rt_sigreturn puts it back).
+ * The order keeps the thread safe at every point: the frame is complete before the registers lead
+ * to it, and the mask changes last (rt_sigreturn puts it back).
  */
-static int divert(struct tracee *tracee, struct user_regs_struct *regs, struct err *e)
+int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, struct err *e)
 {
   const uint64_t all = ~UINT64_C(0);
 
@@ -106,11 +104,7 @@ static bool is_clone_event(int event)
   return event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE;
 }
 
-/*
- * Lets the thread run to the next stop of the wanted kind. Other stops on the way (job control, a
- * trap that was asked for before) are passed through.
- */
-static int run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
+int remote_run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
 {
   int deliver = 0;
 
@@ -148,8 +142,7 @@ static int run_to(struct tracee *tracee, enum __ptrace_request request, int want
   }
 }
 
-/* Registers for a remote entry: the thread's own, so that segment bases stay, then ours. */
-static struct user_regs_struct entry_registers(const struct tracee *tracee)
+struct user_regs_struct remote_registers(const struct tracee *tracee)
 {
   struct user_regs_struct regs = tracee->regs;
 
@@ -167,7 +160,7 @@ static int syscall_at(struct tracee *tracee, uint64_t rip, long number, const ui
 
   if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
     return -1;
-  regs = entry_registers(tracee);
+  regs = remote_registers(tracee);
   regs.rip = rip;
   regs.rax = (uint64_t)number;
   regs.rdi = arguments[0];
@@ -176,10 +169,10 @@ static int syscall_at(struct tracee *tracee, uint64_t rip, long number, const ui
   regs.r10 = arguments[3];
   regs.r8 = arguments[4];
   regs.r9 = arguments[5];
-  if (divert(tracee, &regs, e) < 0)
+  if (remote_divert(tracee, &regs, e) < 0)
     return -1;
   for (int stop = 0; stop < 2; stop++) { /* its entry, its exit */
-    if (run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, e) < 0)
+    if (remote_run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, e) < 0)
       return -1;
   }
   if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
@@ -196,43 +189,9 @@ int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[
 
 int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e)
 {
-  uint64_t rip = tracee->remote->base + offset_of(trampoline_clone);
+  uint64_t rip = tracee->remote->base + remote_offset(trampoline_clone);
 
   return syscall_at(tracee, rip, SYS_clone, (const uint64_t[6]){flags}, result, e);
-}
-
-int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e)
-{
-  uint64_t area =
-      tracee_scratch(tracee) + TRACEE_SCRATCH_SIZE - REMOTE_BATCH_LIMIT * sizeof(*calls);
-  const uint64_t all = ~UINT64_C(0);
-  struct user_regs_struct regs;
-
-  if (count == 0)
-    return 0;
-  if (count > REMOTE_BATCH_LIMIT)
-    count = REMOTE_BATCH_LIMIT;
-  if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
-    return -1;
-  if (tracee_write(tracee, area, calls, count * sizeof(*calls), e) < 0)
-    return -1;
-  regs = entry_registers(tracee);
-  regs.rip = tracee->remote->base + offset_of(trampoline_batch);
-  regs.rbx = area;
-  regs.r12 = count;
-  if (divert(tracee, &regs, e) < 0 || run_to(tracee, PTRACE_CONT, SIGTRAP, e) < 0)
-    return -1;
-  if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
-    return err_sys(e, "thread %d: registers", tracee->tid);
-  /* The trap has unblocked its signal. */
-  if (ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(all), &all) < 0)
-    return err_sys(e, "thread %d: set signal mask", tracee->tid);
-  if (regs.r12 >= count)
-    return err_set(e, "pid %d: a batch of system calls went astray", tracee->pid);
-  count -= regs.r12;
-  if (tracee_read(tracee, area, calls, count * sizeof(*calls), e) < 0)
-    return -1;
-  return (int)count;
 }
 
 /* Once the mapping is there, calls go through it. */
@@ -240,7 +199,7 @@ static void use_trampoline(struct remote *remote, uint64_t base)
 {
   remote->base = base;
   remote->entry = (struct entry){
-      .rip = base + offset_of(trampoline_call),
+      .rip = base + remote_offset(trampoline_call),
       .rsp =
           base + FRAME_OFFSET + 8, /* as the call to a handler left it: behind the return address */
       .frame = base + FRAME_OFFSET,
@@ -249,7 +208,7 @@ static void use_trampoline(struct remote *remote, uint64_t base)
 
 static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
 {
-  size_t code_size = offset_of(trampoline_end);
+  size_t code_size = remote_offset(trampoline_end);
   struct remote *remote = leader->remote;
   int64_t result;
 
@@ -279,10 +238,11 @@ static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
 }
 
 /* A target under a seccomp filter may forbid our calls: the filter rests while we trace. */
-static void set_options(const struct tracee *tracee)
+static void set_options(struct tracee *tracee)
 {
-  if (ptrace(PTRACE_SETOPTIONS, tracee->tid, NULL,
-             PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP) < 0)
+  tracee->unfiltered = ptrace(PTRACE_SETOPTIONS, tracee->tid, NULL,
+                              PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP) == 0;
+  if (!tracee->unfiltered)
     ptrace(PTRACE_SETOPTIONS, tracee->tid, NULL, PTRACE_O_TRACESYSGOOD);
 }
 
@@ -312,7 +272,7 @@ static int unmap_leftovers(struct tracee *leader, struct err *e)
 {
   uint64_t bases[8];
   int64_t result;
-  int count = entry_find_copies(leader->pid, trampoline_start, offset_of(trampoline_end), bases,
+  int count = entry_find_copies(leader->pid, trampoline_start, remote_offset(trampoline_end), bases,
                                 ARRAY_LEN(bases), e);
 
   for (int i = 0; i < count; i++) {
@@ -423,10 +383,10 @@ int tracee_die(struct tracee *tracee, int code, struct err *e)
 
   if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
     return -1;
-  regs = entry_registers(tracee);
+  regs = remote_registers(tracee);
   regs.rax = SYS_exit_group;
   regs.rdi = (uint64_t)WEXITSTATUS(code);
-  if (divert(tracee, &regs, e) < 0)
+  if (remote_divert(tracee, &regs, e) < 0)
     return -1;
   if (WIFSIGNALED(code) && (ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(none), &none) < 0 ||
                             kill(tracee->pid, WTERMSIG(code)) < 0))

@@ -5,6 +5,7 @@
 #include "tracee/tracee.h"
 
 #include <stddef.h>
+#include <sys/ptrace.h>
 
 enum {
   REMOTE_FRAME_SIZE = 3 * 4096, /* room for a signal frame: 1 KiB and the extended state */
@@ -29,16 +30,25 @@ struct remote {
   struct entry boot;       /* through the vdso, to map and unmap */
   struct entry entry;      /* the current one */
   struct tracee *diverted; /* the one thread that may stand in the entry: there is one frame */
-};
-
-/* One call of a batch. Layout known to trampoline.S. */
-struct remote_call {
-  uint64_t number;
-  uint64_t arguments[6];
-  int64_t result;
+  uint64_t ignored;        /* signals that do nothing if nobody traces: mask */
 };
 
 enum { REMOTE_BATCH_LIMIT = 64 };
+
+/* Where a label of trampoline.S is, counted from its begin. */
+uint64_t remote_offset(const uint8_t *label);
+
+/* Registers for a remote entry: the thread's own, so that segment bases stay, then ours. */
+struct user_regs_struct remote_registers(const struct tracee *tracee);
+
+/* Sends the thread to the entry, with all signals blocked. */
+int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, struct err *e);
+
+/*
+ * Lets the thread run to the next stop of the wanted kind. Other stops on the way (job control, a
+ * trap that was asked for before) are passed through.
+ */
+int remote_run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e);
 
 /* clone(2) whose child never runs: it is stopped, or exits when nobody traces it. */
 int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e);

@@ -29,6 +29,7 @@ struct tracee {
   struct blob xstate;           /* the same; empty until tracee_save */
   struct remote *remote;        /* the process's page for remote system calls, or NULL */
   bool diverted;                /* its registers are ours for now */
+  bool unfiltered;              /* its seccomp filters rest */
   pid_t event_tid;              /* the last process or thread that a remote call cloned */
 };
 
@@ -74,6 +75,22 @@ int tracee_syscall(struct tracee *tracee, long number, const uint64_t arguments[
 
 #define TRACEE_CALL(tracee, e, result, number, ...) \
   tracee_syscall(tracee, number, (const uint64_t[6]){__VA_ARGS__}, result, e)
+
+/* One call of many. */
+struct remote_call {
+  uint64_t number;
+  uint64_t arguments[6];
+  int64_t result;
+};
+
+/*
+ * Makes all the calls, whatever each returns, where possible with one stop for all: questions,
+ * which do no harm when the tracer dies and nobody hears the answers. Uses the last quarter of the
+ * scratch memory. The process's `caught` signals (those with handlers) must be known:
+ * tracee_caught.
+ */
+int tracee_ask(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e);
+void tracee_caught(struct tracee *leader, uint64_t caught);
 
 /* Scratch memory in the process for arguments of remote calls: its address there, its bytes. */
 uint64_t tracee_scratch(const struct tracee *tracee);

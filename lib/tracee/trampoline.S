@@ -1,5 +1,5 @@
 /*
- * The code of the trampoline page. Two entries:
+ * The code of the trampoline page. Its entries:
  *   trampoline_call:  one system call. The tracer stops the thread at its exit; when nobody traces
  *                     any more, the thread carries on through rt_sigreturn(2) with the signal
  *                     frame that rsp points to, that is, with its own registers.
@@ -7,10 +7,13 @@
  *   trampoline_batch: rbx points to an array of {number, six arguments, result}, r12 counts them.
  *                     Stops by int3 at the end or behind the first call that failed. Only for
  *                     processes that die with their tracer.
+ *   trampoline_ask:   the same array, whose calls are all made. At the end the thread sends itself
+ *                     the signal r13, at which the tracer stops it; when nobody traces any more the
+ *                     signal is ignored, and the thread carries on like one from trampoline_call.
  */
     .section .rodata
-    .globl trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_end
-    .hidden trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_end
+    .globl trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
+    .hidden trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
 
 trampoline_start:
 trampoline_call:
@@ -49,6 +52,30 @@ trampoline_batch:
     cmpq    $-4096, %rax
     jbe     trampoline_batch
 1:  int3
+
+    .balign 16
+trampoline_ask:
+    movq    (%rbx), %rax
+    movq    8(%rbx), %rdi
+    movq    16(%rbx), %rsi
+    movq    24(%rbx), %rdx
+    movq    32(%rbx), %r10
+    movq    40(%rbx), %r8
+    movq    48(%rbx), %r9
+    syscall
+    movq    %rax, 56(%rbx)
+    addq    $64, %rbx
+    decq    %r12
+    jnz     trampoline_ask
+    movl    $186, %eax /* gettid */
+    syscall
+    movl    %eax, %edi
+    movl    %r13d, %esi
+    movl    $200, %eax /* tkill */
+    syscall
+    movl    $15, %eax
+    syscall
+    ud2
 trampoline_end:
 
     .section .note.GNU-stack, "", @progbits
