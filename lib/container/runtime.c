@@ -57,7 +57,7 @@ int container_check_id(const char *id, struct err *e)
 {
   size_t length = strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.+-");
 
-  if (length == 0 || id[length] || id[0] == '.' || length > NAME_MAX)
+  if (length == 0 || id[length] || id[0] == '.' || id[0] == '-' || length > NAME_MAX)
     return err_set(e, "\"%s\" is not a container id", id);
   return 0;
 }

@@ -3,6 +3,7 @@
 #include "object/object.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/sysmacros.h>
 
 struct detail {
@@ -55,19 +56,24 @@ static void detail_free(struct detail *detail)
 static int restore(struct object_restore *restore, const struct file *file, struct err *e)
 {
   CLEANUP(detail_free) struct detail detail = {0};
-  AUTO_CLOSE int fd = -1;
+  AUTO_CLOSE int place = -1;
   struct stat found;
+  int fd;
 
   if (fields_from_json(fields, &detail, file->detail, e) < 0)
     return -1;
   if (!detail.path || !is_stateless(detail.major, detail.minor))
     return err_set(e, "device %u:%u is not supported", detail.major, detail.minor);
-  fd = object_open(restore, detail.path, file->flags);
-  if (fd < 0 || fstat(fd, &found) < 0)
+  /* Opening alone is an act of some devices: not before it is known to be none of those. */
+  place = object_open(restore, detail.path, O_PATH);
+  if (place < 0 || fstat(place, &found) < 0)
     return err_sys(e, "%s", detail.path);
   if (!S_ISCHR(found.st_mode) || found.st_rdev != makedev(detail.major, detail.minor))
     return err_set(e, "%s: is no longer the device %u:%u", detail.path, detail.major, detail.minor);
-  return take_fd(&fd);
+  if (file->flags & O_PATH)
+    return take_fd(&place);
+  fd = object_reopen(place, (file->flags & (uint32_t) ~(O_CREAT | O_EXCL | O_TRUNC)) | O_NOCTTY, e);
+  return fd < 0 ? err_prefix(e, "%s", detail.path) : fd;
 }
 
 static int check_restore(const struct object_restore *restore_, const struct file *file,

@@ -148,6 +148,8 @@ int mount_check(const struct mount_state *mount, struct err *e)
     return mount->type && mount->flags ? -1 : err_set(e, "a mount without a type or flags");
   if (mount->bound)
     return 0;
+  if (!mount->options)
+    return err_set(e, "a mount without options");
   for (size_t i = 0; i < ARRAY_LEN(types); i++) {
     if (strcmp(types[i].type, mount->type) == 0)
       return each_option(mount, check_option, (void *)&types[i], e);

@@ -149,11 +149,59 @@ static int check_place(const struct rebuild *rebuild, struct err *e)
   return 0;
 }
 
+static bool can_be_had(const struct tree *tree, uint32_t id)
+{
+  const struct object_type *type = object_type_by_name(tree_file(tree, id)->type);
+
+  return type && type->restore;
+}
+
+/* What stands in file systems only is nobody's descriptor, program or directory. */
+static int check_process_types(const struct tree *tree, const struct process *process,
+                               struct err *e)
+{
+  const struct mm *mm = tree_mm(tree, process->mm);
+
+  if (!mm)
+    return 0; /* a zombie */
+  if (!can_be_had(tree, mm->exe) || !can_be_had(tree, process->cwd) ||
+      (process->root && !can_be_had(tree, process->root)))
+    return err_set(e, "its program, working directory or root is of a type that nobody can have");
+  for (size_t i = 0; i < mm->vma_count; i++) {
+    if (mm->vmas[i].file && !can_be_had(tree, mm->vmas[i].file))
+      return err_set(e, "mapping at 0x%" PRIx64 ": file %u is of a type that nobody can have",
+                     mm->vmas[i].start, mm->vmas[i].file);
+  }
+  for (size_t i = 0; i < process->descriptor_count; i++) {
+    if (!can_be_had(tree, process->descriptors[i].file))
+      return err_set(e, "fd %d: file %u is of a type that nobody can have",
+                     process->descriptors[i].fd, process->descriptors[i].file);
+  }
+  return 0;
+}
+
+static int check_types(const struct tree *tree, struct err *e)
+{
+  for (size_t i = 0; i < tree->process_count; i++) {
+    if (check_process_types(tree, &tree->processes[i], e) < 0)
+      return err_prefix(e, "pid %d", tree->processes[i].pid);
+  }
+  for (size_t i = 0; i < tree->file_count; i++) {
+    const struct file *file = &tree->files[i];
+    const struct object_type *type = object_type_by_name(file->type);
+
+    /* Filling a file of the host's would change that one. */
+    if (file->space && (!type || (!type->has_pages && !type->open)))
+      return err_set(e, "file %u: a \"%s\" has no pages", file->id, file->type);
+  }
+  return 0;
+}
+
 int rebuild_check(struct rebuild *rebuild, struct err *e)
 {
   const struct tree *tree = &rebuild->tree;
 
-  if (tree_check(tree, e) < 0)
+  if (tree_check(tree, e) < 0 || check_types(tree, e) < 0)
     return -1;
   if (tree->process_count == 0 || tree->processes[0].pid != tree->checkpoint.root)
     return err_set(e, "the image does not begin with its root process");

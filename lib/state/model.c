@@ -472,6 +472,29 @@ static int check_descriptors(const struct tree *tree, const struct process *proc
   return 0;
 }
 
+/* include/linux/threads.h: PID_MAX_LIMIT, what pid_max can be at most. */
+static bool is_pid(int32_t number)
+{
+  return number > 0 && number <= 4 << 20;
+}
+
+/* 0: outside the tree's pid namespace. */
+static bool is_pid_or_none(int32_t number)
+{
+  return number == 0 || is_pid(number);
+}
+
+static int check_numbers(const struct process *process, struct err *e)
+{
+  if (!is_pid(process->pid))
+    return err_set(e, "its number is impossible");
+  if (!is_pid_or_none(process->ppid) || !is_pid_or_none(process->pgid) ||
+      !is_pid_or_none(process->sid))
+    return err_set(e, "its parent %d, process group %d or session %d is impossible", process->ppid,
+                   process->pgid, process->sid);
+  return 0;
+}
+
 static int check_process(const struct tree *tree, size_t index, struct err *e)
 {
   const struct process *process = &tree->processes[index];
@@ -479,7 +502,9 @@ static int check_process(const struct tree *tree, size_t index, struct err *e)
   bool zombie = process->state && strcmp(process->state, "zombie") == 0;
   bool entered = process->ppid == 0 && tree->checkpoint.runtime;
 
-  if (process->pid <= 0 || tree_process(tree, process->pid) != process)
+  if (check_numbers(process, e) < 0)
+    return -1;
+  if (tree_process(tree, process->pid) != process)
     return err_set(e, "is not unique");
   if (index > 0 && !entered && (!parent || parent >= process))
     return err_set(e, "its parent %d does not precede it", process->ppid);
@@ -496,7 +521,7 @@ static int check_process(const struct tree *tree, size_t index, struct err *e)
   if (process->thread_count == 0 || process->threads[0].tid != process->pid)
     return err_set(e, "its threads do not begin with its leader");
   for (size_t i = 0; i < process->thread_count; i++) {
-    if (!process->threads[i].name || process->threads[i].tid <= 0 ||
+    if (!process->threads[i].name || !is_pid(process->threads[i].tid) ||
         strlen(process->threads[i].name) > 15)
       return err_set(e, "thread %d: its name or number is impossible", process->threads[i].tid);
   }
