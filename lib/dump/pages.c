@@ -330,7 +330,7 @@ static int emit_space(struct emitter *emitter, size_t index, struct err *e)
   if (!type->open && local < 0)
     return emit_mapped(emitter, &capture->known[index], e);
   /* A description of our own: seeking would move the target's position. */
-  fd = type->open ? type->open(capture->root, file, O_RDONLY | O_NOATIME, e)
+  fd = type->open ? type->open(NULL, capture->root, file, O_RDONLY | O_NOATIME, e)
                   : object_reopen(local, 0 /* O_RDONLY */, e);
   return fd < 0 ? -1 : emit_opened(emitter, fd, file->size, e);
 }

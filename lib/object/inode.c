@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "object/mount.h"
 #include "object/object.h"
 
 #include <errno.h>
@@ -128,7 +129,7 @@ int inode_read(int fd, const struct proc_idmap *uids, const struct proc_idmap *g
 /* An inode of the image with the directories in which it is to be. */
 struct place {
   struct inode inode;
-  int mount;  /* root of its file system */
+  int mount;  /* root of its file system; not the place's to close */
   int parent; /* the directory that it is in; -1 for the root directory itself */
   const char *name;
 };
@@ -136,7 +137,6 @@ struct place {
 static void place_free(struct place *place)
 {
   inode_free(&place->inode);
-  cleanup_close(&place->mount);
   cleanup_close(&place->parent);
 }
 
@@ -169,16 +169,43 @@ static int open_parent(struct place *place, struct err *e)
   return place->parent < 0 && errno != EXDEV ? err_sys(e, "its directory") : 0;
 }
 
-static int find_place(const struct object_restore *restore, const struct file *file,
-                      struct place *place, struct err *e)
+/* Where inodes of the mount are: one descriptor for all of them, whatever is mounted there later.
+ */
+static char *mount_key(const struct inode *inode, struct err *e)
+{
+  return io_format(e, "inodes of %s", inode->mount);
+}
+
+/*
+ * Opened once, when it has been found that what is there is the container's: an image could name
+ * any directory that the bundle binds. "/" is the root file system that the bundle gives it.
+ */
+static int own_mount(struct object_restore *restore, const struct inode *inode, struct err *e)
+{
+  AUTO_FREE char *key = mount_key(inode, e);
+  AUTO_CLOSE int mount = -1;
+  int known = key ? object_shared_fd(restore, key) : -1;
+
+  if (!key || known >= 0)
+    return known;
+  mount = inode_open_mount(restore->root_fd, inode->mount);
+  if (mount < 0)
+    return err_sys(e, "%s", inode->mount);
+  if (strcmp(inode->mount, "/") != 0 && mount_check_own(restore, mount, e) < 0)
+    return err_prefix(e, "mount at %s, of which the image has files", inode->mount);
+  return object_share_fd(restore, key, mount, e) < 0 ? -1 : take_fd(&mount);
+}
+
+static int find_place(struct object_restore *restore, const struct file *file, struct place *place,
+                      struct err *e)
 {
   struct inode *inode = &place->inode;
 
   if (fields_from_json(fields, inode, file->detail, e) < 0 || check(file, inode, e) < 0)
     return -1;
-  place->mount = inode_open_mount(restore->root_fd, inode->mount);
+  place->mount = own_mount(restore, inode, e);
   if (place->mount < 0)
-    return err_sys(e, "%s", inode->mount);
+    return -1;
   if (open_parent(place, e) < 0)
     return err_prefix(e, "%s of %s", inode->path, inode->mount);
   return 0;
@@ -487,15 +514,21 @@ static int create(struct object_restore *restore, const struct file *file, struc
   return result;
 }
 
-static int open_content(int root, const struct file *file, int flags, struct err *e)
+static int open_content(const struct object_restore *restore, int root, const struct file *file,
+                        int flags, struct err *e)
 {
   CLEANUP(inode_free) struct inode inode = {0};
+  AUTO_FREE char *key = NULL;
   AUTO_CLOSE int mount = -1;
   int fd;
 
   if (fields_from_json(fields, &inode, file->detail, e) < 0 || check(file, &inode, e) < 0)
     return -1;
-  mount = inode_open_mount(root, inode.mount);
+  key = mount_key(&inode, e);
+  if (!key)
+    return -1;
+  mount = restore ? fcntl(object_shared_fd(restore, key), F_DUPFD_CLOEXEC, 0)
+                  : inode_open_mount(root, inode.mount);
   fd = mount < 0 ? -1 : inode_open(mount, inode.path, flags);
   return fd < 0 ? err_sys(e, "%s of %s", inode.path, inode.mount) : fd;
 }

@@ -302,6 +302,15 @@ static int read_detail(const struct file *file, struct mount_state *mount, struc
   return mount->absent ? 0 : mount_check(mount, e);
 }
 
+static const struct proc_mount *mount_by_id(const struct proc_mounts *table, uint64_t id)
+{
+  for (size_t i = 0; i < table->count; i++) {
+    if (table->items[i].id == id)
+      return &table->items[i];
+  }
+  return NULL;
+}
+
 /* The mount at its point as the new container has it; items NULL where there is none. */
 static int find_present(const struct object_restore *restore, const struct mount_state *mount,
                         struct proc_mounts *table, const struct proc_mount **found, struct err *e)
@@ -313,11 +322,53 @@ static int find_present(const struct object_restore *restore, const struct mount
     return 0; /* make it: that tells what is wrong with the path */
   if (proc_mounts_read(restore->init, table, e) != 0)
     return -1;
-  for (size_t i = 0; i < table->count; i++) {
-    if (table->items[i].id == id)
-      *found = &table->items[i];
-  }
+  *found = mount_by_id(table, (uint64_t)id);
   return *found ? 0 : err_set(e, "is not in the mount table");
+}
+
+/* Is the path the directory, or below it? */
+static bool is_in(const char *path, const char *directory)
+{
+  size_t length = directory ? strlen(directory) : 0;
+
+  return length > 1 && strncmp(path, directory, length) == 0 &&
+         (path[length] == '/' || path[length] == '\0');
+}
+
+/* Is it mounted where we are, outside the bundle? */
+static int check_outside(const struct object_restore *restore, dev_t device, struct err *e)
+{
+  CLEANUP(proc_mounts_free) struct proc_mounts ours = {0};
+
+  if (proc_mounts_read(getpid(), &ours, e) != 0)
+    return -1;
+  for (size_t i = 0; i < ours.count; i++) {
+    if (ours.items[i].device == device && !is_in(ours.items[i].point, restore->bundle))
+      return err_set(e, "is not a tmpfs of the new container's own: it is mounted at %s, too",
+                     ours.items[i].point);
+  }
+  return 0;
+}
+
+int mount_check_own(const struct object_restore *restore, int fd, struct err *e)
+{
+  CLEANUP(proc_mounts_free) struct proc_mounts table = {0};
+  const struct proc_mount *mount;
+  struct statx stat;
+
+  if (restore->init == 0)
+    return err_set(e, "there is no container");
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &stat) < 0)
+    return err_sys(e, "stat");
+  if (proc_mounts_read(restore->init, &table, e) != 0)
+    return -1;
+  mount = is_mount_root(&stat) ? mount_by_id(&table, stat.stx_mnt_id) : NULL;
+  if (!mount)
+    return err_set(e, "nothing is mounted there in the new container");
+  if (strcmp(mount->type, "tmpfs") != 0 || strcmp(mount->root, "/") != 0)
+    return err_set(e, "is not a tmpfs of the new container's own (%s%s)",
+                   strcmp(mount->root, "/") ? "a part of " : "", mount->type);
+  return check_outside(restore, mount->device, e);
 }
 
 /* Is the bound one at its point already? */
@@ -329,6 +380,19 @@ static bool is_bound(const struct object_restore *restore, const struct mount_st
 
   return from >= 0 && to >= 0 && fstat(from, &one) == 0 && fstat(to, &other) == 0 &&
          one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
+/* What its options say is of the file system, wherever else that is mounted. */
+static int reconfigure(const struct object_restore *restore, const struct mount_state *mount,
+                       struct err *e)
+{
+  AUTO_CLOSE int fd = inode_open_mount(restore->root_fd, mount->point);
+
+  if (fd < 0)
+    return err_sys(e, "reconfigure");
+  if (mount_check_own(restore, fd, e) < 0)
+    return -1;
+  return run_inside(restore, mount, reconfigure_inside, e);
 }
 
 static int provide(const struct object_restore *restore, const struct mount_state *mount,
@@ -346,7 +410,7 @@ static int provide(const struct object_restore *restore, const struct mount_stat
   if (!present || mount->bound || strcmp(present->type, mount->type) != 0)
     return run_inside(restore, mount, mount_inside, e);
   if (strcmp(present->options, mount->options) != 0 && strcmp(mount->type, "tmpfs") == 0)
-    return run_inside(restore, mount, reconfigure_inside, e);
+    return reconfigure(restore, mount, e);
   return 0;
 }
 

@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct object_restore;
+
 struct mount_state {
   char *point;    /* from the tree's root */
   bool absent;    /* nothing is mounted there any more, whatever the runtime does */
@@ -29,6 +31,13 @@ json_t *mount_to_json(const struct mount_state *mount, struct err *e);
 
 /* Could a restore make this mount anew? If not, -1 with the reason in e. */
 int mount_check(const struct mount_state *mount, struct err *e);
+
+/*
+ * May the image change what is in the file system, or the file system itself, that `fd` is the root
+ * directory of? Only a whole tmpfs, and only if nothing of it is mounted outside the new container
+ * but in its bundle, where engines keep one for it (/dev/shm). -1 with the reason in e.
+ */
+int mount_check_own(const struct object_restore *restore, int fd, struct err *e);
 
 /*
  * The id in mountinfo of the mount whose root directory is at the path below `root`; 0: none is

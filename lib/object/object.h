@@ -48,10 +48,11 @@ struct object_dump {
 
 struct object_restore {
   const struct tree *tree;
-  int root_fd;    /* O_PATH of the restored tree's root directory; paths are opened below it */
-  int net_fd;     /* its network namespace, or -1: ours */
-  int streams[3]; /* what a container has from outside; -1: nothing */
-  pid_t init;     /* a runtime's container: its first process, here; else 0 */
+  int root_fd;        /* O_PATH of the restored tree's root directory; paths are opened below it */
+  int net_fd;         /* its network namespace, or -1: ours */
+  int streams[3];     /* what a container has from outside; -1: nothing */
+  pid_t init;         /* a runtime's container: its first process, here; else 0 */
+  const char *bundle; /* of that container, a whole path, for create; NULL: not known */
   struct proc_idmap uids, gids; /* of its user namespace */
   bool tcp_close;
   int *local;     /* by index in tree->files: our descriptor of each restored file, -1 not yet */
@@ -75,11 +76,12 @@ struct object_type {
   int (*create)(struct object_restore *restore, const struct file *file, struct err *e);
 
   /*
-   * A descriptor of the content of a file with a space that none of ours is open on: below the
-   * root directory of the tree, at the dump or at the restore. -1 with e set. The caller's to
-   * close.
+   * A descriptor of the content of a file with a space that none of ours is open on: at the dump
+   * (restore NULL) below the root directory of the tree, at the restore where create has made it.
+   * -1 with e set. The caller's to close.
    */
-  int (*open)(int root, const struct file *file, int flags, struct err *e);
+  int (*open)(const struct object_restore *restore, int root, const struct file *file, int flags,
+              struct err *e);
 
   /*
    * Pass one, before the target is touched or while it runs: can this be dumped? Refusals are

@@ -2,15 +2,29 @@
 #include "restore/rebuild.h"
 
 #include "base/cleanup.h"
+#include "container/container.h"
 #include "restore/batch.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
-int rebuild_create(struct rebuild *rebuild, struct err *e)
+/* Of the container that is there: ours, or what its runtime has recorded. NULL: unknown. */
+static char *find_bundle(const struct rebuild *rebuild)
+{
+  CLEANUP(container_free) struct container container = {0};
+  const char *bundle = rebuild->options->bundle;
+
+  if (!bundle &&
+      container_find(rebuild->options->registry, rebuild->id, &container, &(struct err){""}) == 0)
+    bundle = container.bundle;
+  return bundle ? realpath(bundle, NULL) : NULL;
+}
+
+static int create_all(struct rebuild *rebuild, struct err *e)
 {
   struct object_restore *objects = &rebuild->objects;
 
@@ -22,6 +36,17 @@ int rebuild_create(struct rebuild *rebuild, struct err *e)
       return -1;
   }
   return 0;
+}
+
+int rebuild_create(struct rebuild *rebuild, struct err *e)
+{
+  AUTO_FREE char *bundle = find_bundle(rebuild);
+  int result;
+
+  rebuild->objects.bundle = bundle;
+  result = create_all(rebuild, e);
+  rebuild->objects.bundle = NULL;
+  return result;
 }
 
 int rebuild_files(struct rebuild *rebuild, struct err *e)

@@ -165,7 +165,7 @@ static int open_object(const struct rebuild *rebuild, size_t index, struct err *
   const struct object_type *type = object_type_by_name(file->type);
 
   if (type->open)
-    return type->open(rebuild->objects.root_fd, file, O_WRONLY, e);
+    return type->open(&rebuild->objects, rebuild->objects.root_fd, file, O_WRONLY, e);
   return object_reopen(rebuild->objects.local[index], O_RDWR, e);
 }
 
