@@ -137,3 +137,45 @@ follow() { # file
   place=$tmp/merged
   through paths fifo deleted
 }
+
+# A child below the tree's root process that has a root directory of its own.
+lives_in_jail() { # pid jail
+  [ "$(readlink "/proc/$1/root")" = "$2" ]
+  [ "$(readlink "/proc/$1/cwd")" = "$2/work" ]
+  [ "$(readlink "/proc/$1/fd/7")" = "$2/log" ]
+  [[ $(readlink "/proc/$1/fd/8") == "$2/"*" (deleted)" ]]
+  [ "$(cat "/proc/$1/fd/8")" = kept ]
+}
+
+@test "a process with a root directory of its own (chroot) below one without" {
+  jail=$(readlink -f "$tmp")/jail
+  mkdir -p "$jail/bin" "$jail/work"
+  cp "$(command -v busybox)" "$jail/bin/busybox"
+  cat >"$tmp/counter" <<'COUNT'
+cd /work
+echo kept >/gone
+exec 7>/log 8<>/gone
+/bin/busybox rm /gone
+i=0
+while :; do i=$((i + 1)); echo "$i" >&7; /bin/busybox usleep 10000; done
+COUNT
+  run_detached jailed sh -c "chroot '$jail' /bin/busybox sh -c '$(cat "$tmp/counter")' & wait"
+  eventually test -s "$jail/log"
+  child=$(pgrep -P "$(pid_of jailed)")
+  lives_in_jail "$child" "$jail"
+  ckpt-checkpoint --root "$reg" --image-path "$tmp/image" jailed
+  close_others ckpt-restore --root "$reg" --image-path "$tmp/image" --detach </dev/null
+  counts_on "$jail/log"
+  child=$(pgrep -P "$(pid_of jailed)")
+  lives_in_jail "$child" "$jail"
+  [ "$(readlink "/proc/$(pid_of jailed)/root")" = / ]
+  # Once more, with the root process in there, too.
+  ckpt-run --root "$reg" --delete jailed --force
+  run_detached whole chroot "$jail" /bin/busybox sh -c "$(cat "$tmp/counter")"
+  eventually lives_in_jail "$(pid_of whole)" "$jail"
+  rm -r "$tmp/image"
+  ckpt-checkpoint --root "$reg" --image-path "$tmp/image" whole
+  close_others ckpt-restore --root "$reg" --image-path "$tmp/image" --detach </dev/null
+  counts_on "$jail/log"
+  lives_in_jail "$(pid_of whole)" "$jail"
+}

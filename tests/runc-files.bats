@@ -405,3 +405,26 @@ changed_files_come_back() { # overlay-options
   [[ $output == *"--archive-rootfs-changes is for containers of runc and crun"* ]]
   end_all
 }
+
+@test "a process with a root directory of its own (chroot) below one without" {
+  # shellcheck disable=SC2016 # for the container's shell
+  bundle "$tmp/jail" --capabilities CAP_SYS_CHROOT --tmpfs /tmp -- sh -c '
+    mkdir -p /tmp/jail/bin /tmp/jail/work
+    cp /usr/bin/busybox /tmp/jail/bin/busybox
+    chroot /tmp/jail /bin/busybox sh -c "
+      cd /work; exec 7>/log; echo \$\$ >/pid; i=0
+      while :; do i=\$((i + 1)); echo \$i >&7; /bin/busybox usleep 10000; done" &
+    wait'
+  bundle=$tmp/jail
+  links() { inside "$1" 'cd /proc/$(cat /tmp/jail/pid) && for link in root cwd exe fd/7; do readlink $link; done'; }
+  written() { inside "$1" 'tail -n 1 /tmp/jail/log'; }
+  goes_on() { [ "$(written "$1")" -gt "$2" ]; } # id number
+  start_container "$box"
+  eventually inside "$box" '[ -s /tmp/jail/log ]'
+  links "$box" >"$tmp/before"
+  [ "$(cat "$tmp/before")" = $'/tmp/jail\n/tmp/jail/work\n/tmp/jail/bin/busybox\n/tmp/jail/log' ]
+  checkpoint "$box"
+  restore "$mark-again"
+  links "$mark-again" | diff "$tmp/before" -
+  eventually goes_on "$mark-again" "$(written "$mark-again")"
+}

@@ -79,9 +79,9 @@ struct capture {
   size_t source_count;
   size_t depth;                 /* index of the tree's pid namespace in NSpid lists */
   struct proc_idmap uids, gids; /* of the tree's user namespace */
-  int root;                     /* the root directory of a runtime's container; -1 for others */
-  bool own_userns;              /* which is not ours */
-  char *cgroup;      /* a container's directory; its members belong to the tree. NULL: none */
+  int root;        /* the tree's root directory, from which paths count; -1: it cannot be opened */
+  bool own_userns; /* which is not ours */
+  char *cgroup;    /* a container's directory; its members belong to the tree. NULL: none */
   struct guard thaw; /* it stood frozen, and must again when we let it go */
   struct tree tree;
   struct known_file *known;

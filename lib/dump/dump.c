@@ -12,6 +12,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -81,15 +82,29 @@ static int32_t number_of(const struct object_dump *dump, pid_t pid)
   return capture_number(dump->context, pid);
 }
 
-static int init_container(struct capture *capture, struct err *e)
+/*
+ * What the kernel shows as a path counts from the root of the mount namespace: that is the root
+ * process's as a rule. A plain tree's that has another one (chroot) is in ours, or a copy of it.
+ */
+static int open_root(struct capture *capture, struct err *e)
 {
+  const struct dump_options *options = capture->options;
+  char link[PATH_MAX];
   char path[64];
+  bool changed;
 
-  snprintf(path, sizeof(path), "/proc/%d/root", capture->options->pid);
-  capture->root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  if (capture->root < 0)
-    return err_sys(e, "%s", path);
-  return cgroup_find(capture->options->pid, &capture->cgroup, e);
+  if (proc_link(options->pid, "root", link, sizeof(link), e) != 0)
+    return options->runtime ? err_prefix(e, "root directory")
+                            : 0; /* it will be told what is wrong */
+  changed = strcmp(link, "/") != 0;
+  if (changed && options->runtime)
+    return err_set(e,
+                   "pid %d: the container's init has changed its root directory (chroot): cannot "
+                   "be checkpointed",
+                   options->pid);
+  snprintf(path, sizeof(path), "/proc/%d/root", options->pid);
+  capture->root = open(changed ? "/" : path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  return capture->root < 0 && options->runtime ? err_sys(e, "%s", path) : 0;
 }
 
 static int capture_init(struct capture *capture, const struct dump_options *options, struct err *e)
@@ -120,7 +135,9 @@ static int capture_init(struct capture *capture, const struct dump_options *opti
   if (proc_idmap_read(options->pid, "uid_map", &capture->uids, e) != 0 ||
       proc_idmap_read(options->pid, "gid_map", &capture->gids, e) != 0)
     return err_set(e, "pid %d: no such process", options->pid);
-  return options->runtime ? init_container(capture, e) : 0;
+  if (open_root(capture, e) < 0)
+    return -1;
+  return options->runtime ? cgroup_find(options->pid, &capture->cgroup, e) : 0;
 }
 
 static void capture_free(struct capture *capture)
@@ -368,6 +385,19 @@ static int report(const struct taking *taking, const struct stats_clock *clock, 
       e);
 }
 
+/* Whatever failed, it did so because there was nothing left to look at. */
+static int explain(const struct dump_options *options, struct err *e)
+{
+  struct proc_stat stat;
+  int gone = proc_stat_read(options->pid, &stat, &(struct err){""});
+
+  if (gone == 0 && stat.state != 'Z' && stat.state != 'X')
+    return -1;
+  if (gone >= 0 && options->runtime)
+    return err_prefix(e, "the container has ended");
+  return gone >= 0 && options->id ? err_prefix(e, "its first process has ended") : -1;
+}
+
 int dump_run(const struct dump_options *options, int out_fd, struct err *e)
 {
   CLEANUP(capture_free) struct capture capture;
@@ -378,7 +408,7 @@ int dump_run(const struct dump_options *options, int out_fd, struct err *e)
 
   if (capture_init(&capture, options, e) < 0 || capture_find(&capture, e) < 0 ||
       capture_check(&capture, e) < 0)
-    return -1;
+    return explain(options, e);
   if (json_array_size(capture.obstacles))
     return refuse(&capture, e);
   json_object_clear(capture.objects.shared);
@@ -391,7 +421,7 @@ int dump_run(const struct dump_options *options, int out_fd, struct err *e)
     result = take(&taking, out_fd, e);
   totals = stream_writer_totals(taking.writer);
   stream_writer_free(taking.writer);
-  return result < 0 ? -1 : report(&taking, &clock, totals.bytes, e);
+  return result < 0 ? explain(options, e) : report(&taking, &clock, totals.bytes, e);
 }
 
 int dump_check(const struct dump_options *options, FILE *out, bool json, size_t *count,
@@ -401,7 +431,7 @@ int dump_check(const struct dump_options *options, FILE *out, bool json, size_t 
 
   if (capture_init(&capture, options, e) < 0 || capture_find(&capture, e) < 0 ||
       capture_check(&capture, e) < 0)
-    return -1;
+    return explain(options, e);
   *count = json_array_size(capture.obstacles);
   if (json) {
     json_dumpf(capture.obstacles, out, JSON_INDENT(2));

@@ -21,7 +21,8 @@ static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *
   char path[PATH_MAX];
   char link[PATH_MAX + 32];
   char object_name[96];
-  struct object_source object = {.pid = pid, .fd = fd, .local = local, .link = link};
+  struct object_source object = {
+      .pid = pid, .fd = fd, .local = local, .root = capture->root, .link = link};
 
   if (fd >= 0)
     snprintf(object_name, sizeof(object_name), "fd/%d", fd);

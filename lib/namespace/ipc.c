@@ -120,7 +120,8 @@ static int add_opened(const struct namespace_owner *owner, int local, struct err
   char path[32];
   char link[PATH_MAX];
   ssize_t length;
-  struct object_source source = {.pid = owner->init, .fd = -1, .local = local, .link = link};
+  struct object_source source = {
+      .pid = owner->init, .fd = -1, .local = local, .root = -1, .link = link};
 
   snprintf(path, sizeof(path), "/proc/self/fd/%d", local);
   length = readlink(path, link, sizeof(link) - 1);

@@ -52,7 +52,7 @@ static bool matches(const struct object_source *source)
          length > strlen(suffix) && strcmp(source->link + length - strlen(suffix), suffix) == 0;
 }
 
-/* The directory that it was in, from the process's root. */
+/* The directory that it was in, from the tree's root. */
 static char *directory_of(const struct object_source *source)
 {
   size_t length = (size_t)(strrchr(source->link, '/') - source->link);
@@ -77,13 +77,12 @@ static int check_program(const struct object_source *source, struct err *e)
 static int check_directory(const struct object_source *source, struct err *e)
 {
   AUTO_FREE char *directory = directory_of(source);
+  AUTO_CLOSE int fd = directory ? object_open_shown(source, directory) : -1;
   struct stat found;
-  char path[PATH_MAX + 32];
 
   if (!directory)
     return err_sys(e, "deleted file");
-  snprintf(path, sizeof(path), "/proc/%d/root%s", source->pid, directory);
-  if (stat(path, &found) < 0 || !S_ISDIR(found.st_mode))
+  if (fd < 0 || fstat(fd, &found) < 0 || !S_ISDIR(found.st_mode))
     return err_set(e, "cannot be checkpointed: it was deleted together with its directory; make "
                       "that again, or the program reopen it");
   if (found.st_dev != source->stat.st_dev)

@@ -98,20 +98,19 @@ int inotify_next_watch(const char **at, struct inotify_watch *watch, struct err 
   return 1;
 }
 
-/* Does the path, seen from the process's root, lead to what is watched? */
-static bool leads_to(pid_t pid, const char *path, dev_t device, uint64_t inode)
+/* Does the path lead to what is watched? */
+static bool leads_to(const struct object_source *source, const char *path, dev_t device,
+                     uint64_t inode)
 {
-  char whole[PATH_MAX + 32];
+  AUTO_CLOSE int fd = path[0] == '/' ? object_open_shown(source, path) : -1;
   struct stat found;
 
-  snprintf(whole, sizeof(whole), "/proc/%d/root%s", pid, path);
-  return path[0] == '/' && stat(whole, &found) == 0 && found.st_ino == inode &&
-         found.st_dev == device;
+  return fd >= 0 && fstat(fd, &found) == 0 && found.st_ino == inode && found.st_dev == device;
 }
 
 /* By its handle, below one mount of its file system. */
-static bool find_below(pid_t pid, const char *point, struct inotify_watch *watch,
-                       char path[PATH_MAX])
+static bool find_below(const struct object_source *source, const char *point,
+                       struct inotify_watch *watch, char path[PATH_MAX])
 {
   char place[PATH_MAX + 32];
   AUTO_CLOSE int mount = -1;
@@ -119,7 +118,7 @@ static bool find_below(pid_t pid, const char *point, struct inotify_watch *watch
   struct stat stat;
   ssize_t n;
 
-  snprintf(place, sizeof(place), "/proc/%d/root%s", pid, point);
+  snprintf(place, sizeof(place), "/proc/%d/root%s", source->pid, point);
   mount = open(place, O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* O_PATH will not do */
   if (mount < 0)
     return false;
@@ -131,31 +130,33 @@ static bool find_below(pid_t pid, const char *point, struct inotify_watch *watch
   if (n < 0)
     return false;
   path[n] = '\0';
-  return leads_to(pid, path, stat.st_dev, watch->inode);
+  return leads_to(source, path, stat.st_dev, watch->inode);
 }
 
-static bool find_by_handle(pid_t pid, struct inotify_watch *watch, char path[PATH_MAX])
+static bool find_by_handle(const struct object_source *source, struct inotify_watch *watch,
+                           char path[PATH_MAX])
 {
   CLEANUP(proc_mounts_free) struct proc_mounts mounts = {0};
   struct err ignored;
 
-  if (watch->handle.handle_bytes == 0 || proc_mounts_read(pid, &mounts, &ignored) != 0)
+  if (watch->handle.handle_bytes == 0 || proc_mounts_read(source->pid, &mounts, &ignored) != 0)
     return false;
   for (size_t i = 0; i < mounts.count; i++) {
     if (mounts.items[i].device == watch->device &&
-        find_below(pid, mounts.items[i].point, watch, path))
+        find_below(source, mounts.items[i].point, watch, path))
       return true;
   }
   return false;
 }
 
 /* The path itself, or a directory on the way to it. */
-static bool find_on_the_way(pid_t pid, const struct inotify_watch *watch, char path[PATH_MAX])
+static bool find_on_the_way(const struct object_source *source, const struct inotify_watch *watch,
+                            char path[PATH_MAX])
 {
   while (path[0] == '/') {
     char *slash;
 
-    if (leads_to(pid, path, watch->device, watch->inode))
+    if (leads_to(source, path, watch->device, watch->inode))
       return true;
     if (path[1] == '\0')
       return false;
@@ -165,20 +166,23 @@ static bool find_on_the_way(pid_t pid, const struct inotify_watch *watch, char p
   return false;
 }
 
-static bool find_among_open(pid_t pid, const struct inotify_watch *watch, char path[PATH_MAX])
+static bool find_among_open(const struct object_source *source, const struct inotify_watch *watch,
+                            char path[PATH_MAX])
 {
   CLEANUP(proc_list_free) struct proc_list fds = {0};
   struct err ignored;
 
-  if (proc_link(pid, "cwd", path, PATH_MAX, &ignored) == 0 && find_on_the_way(pid, watch, path))
+  if (proc_link(source->pid, "cwd", path, PATH_MAX, &ignored) == 0 &&
+      find_on_the_way(source, watch, path))
     return true;
-  if (proc_descriptors(pid, &fds, &ignored) != 0)
+  if (proc_descriptors(source->pid, &fds, &ignored) != 0)
     return false;
   for (size_t i = 0; i < fds.count; i++) {
     char name[32];
 
     snprintf(name, sizeof(name), "fd/%d", fds.items[i]);
-    if (proc_link(pid, name, path, PATH_MAX, &ignored) == 0 && find_on_the_way(pid, watch, path))
+    if (proc_link(source->pid, name, path, PATH_MAX, &ignored) == 0 &&
+        find_on_the_way(source, watch, path))
       return true;
   }
   return false;
@@ -195,7 +199,7 @@ static int add_watch(const struct object_source *source, struct inotify_watch *f
                    "cannot be checkpointed: its watch descriptors have come to %d; make the "
                    "program start anew with another inotify descriptor",
                    found->wd);
-  if (!find_by_handle(source->pid, found, path) && !find_among_open(source->pid, found, path))
+  if (!find_by_handle(source, found, path) && !find_among_open(source, found, path))
     return err_set(e,
                    "cannot be checkpointed: it watches inode %" PRIu64 " of device %u:%u, which "
                    "has no name that can be found; make the program watch it anew",

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,13 +78,19 @@ void object_describe(const struct object_source *source, char *text, size_t size
     snprintf(text, size, "pid %d (%.*s)", source->pid, (int)length, link);
 }
 
+int object_open_shown(const struct object_source *source, const char *path)
+{
+  struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
+
+  return (int)syscall(SYS_openat2, source->root, path, &how, sizeof(how));
+}
+
 bool object_path_leads_to(const struct object_source *source)
 {
-  char path[PATH_MAX + 32];
+  AUTO_CLOSE int fd = object_open_shown(source, source->link);
   struct stat found;
 
-  snprintf(path, sizeof(path), "/proc/%d/root%s", source->pid, source->link);
-  return stat(path, &found) == 0 && found.st_dev == source->stat.st_dev &&
+  return fd >= 0 && fstat(fd, &found) == 0 && found.st_dev == source->stat.st_dev &&
          found.st_ino == source->stat.st_ino;
 }
 

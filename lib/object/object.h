@@ -21,9 +21,10 @@ struct tracee;
 
 /* What the dump knows of one descriptor of the target. */
 struct object_source {
-  pid_t pid;          /* host pid of a process that has it; for error texts and /proc/PID/root */
+  pid_t pid;          /* host pid of a process that has it; for error texts */
   int fd;             /* its number there, or -1: executed, mapped, a working directory */
   int local;          /* our duplicate of it (for fd -1 an O_PATH or map_files descriptor) */
+  int root;           /* O_PATH of the tree's root directory, from which paths count; -1: none */
   const char *link;   /* what /proc/PID/fd/N reads: "/path", "pipe:[123]", "anon_inode:[eventfd]" */
   struct stat stat;   /* of it */
   const char *fdinfo; /* text of /proc/PID/fdinfo/N; NULL for fd -1 */
@@ -129,7 +130,13 @@ const struct object_type *object_type_by_name(const char *name);
 /* Calls `complete` for every file of the tree. */
 int object_check_complete(const struct tree *tree, struct err *e);
 
-/* Does the path of the link, seen from the target's root, still lead to the very file? */
+/*
+ * Opens (O_PATH) a path that /proc shows, which counts from the root directory of the tree even
+ * where the process has another one (chroot). -1 with errno.
+ */
+int object_open_shown(const struct object_source *source, const char *path);
+
+/* Does the path of the link still lead to the very file? */
 bool object_path_leads_to(const struct object_source *source);
 
 /* Opens a path below the restored tree's root as it would be seen from inside. -1 with errno. */

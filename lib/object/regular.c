@@ -58,19 +58,19 @@ int object_find_flock(const struct object_source *source, int32_t *flock, struct
 /* A descriptor may have been opened by somebody who was allowed more than we. */
 static int check_rights(const struct object_source *source, struct err *e)
 {
-  AUTO_FREE char *path = io_format(e, "/proc/%d/root%s", source->pid, source->link);
+  AUTO_CLOSE int fd = object_open_shown(source, source->link);
   uint64_t flags = O_RDONLY;
+  char path[32];
   int wanted;
 
-  if (!path)
-    return -1;
   if (source->fdinfo ? !proc_field(source->fdinfo, "flags", 8, &flags) || flags & O_PATH
                      : S_ISDIR(source->stat.st_mode))
     return 0; /* its content is not asked for */
   wanted = (flags & O_ACCMODE) == O_RDONLY   ? R_OK
            : (flags & O_ACCMODE) == O_WRONLY ? W_OK
                                              : R_OK | W_OK;
-  if (faccessat(AT_FDCWD, path, wanted, AT_EACCESS) == 0)
+  snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+  if (fd >= 0 && faccessat(AT_FDCWD, path, wanted, AT_EACCESS) == 0)
     return 0;
   return err_set(e,
                  "cannot be checkpointed: user %u may not open it again as it is open now (%s); "
