@@ -172,3 +172,22 @@ edited() { # kind member value
   [[ $output == *"name one with --runtime"* ]]
   [ ! -e "$tmp/executed" ]
 }
+
+@test "a container that ends while it is looked at is said to have ended" {
+  bundle=$tmp/short
+  bundle "$bundle" -- sleep 1000
+  for delay in 0 0.01 0.02 0.03 0.05; do
+    start_container "$box"
+    init=$(init_of "$box")
+    (
+      sleep "$delay"
+      kill -KILL "$init"
+    ) 3>&- &
+    status=0
+    ckpt-load --leave-running --root "$root" "$box" >"$tmp/stream" 2>"$tmp/said" || status=$?
+    wait
+    cat "$tmp/said"
+    if [ "$status" -ne 0 ]; then grep -E "$box: the container has ended|$box is stopped" "$tmp/said"; fi
+    oci delete --force "$box"
+  done
+}

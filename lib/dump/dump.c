@@ -388,14 +388,14 @@ static int report(const struct taking *taking, const struct stats_clock *clock, 
 /* Whatever failed, it did so because there was nothing left to look at. */
 static int explain(const struct dump_options *options, struct err *e)
 {
-  struct proc_stat stat;
-  int gone = proc_stat_read(options->pid, &stat, &(struct err){""});
+  char program[PATH_MAX];
 
-  if (gone == 0 && stat.state != 'Z' && stat.state != 'X')
+  /* Memory, and with it the program, is the first that a process loses on its way out. */
+  if (proc_link(options->pid, "exe", program, sizeof(program), &(struct err){""}) != 1)
     return -1;
-  if (gone >= 0 && options->runtime)
+  if (options->runtime)
     return err_prefix(e, "the container has ended");
-  return gone >= 0 && options->id ? err_prefix(e, "its first process has ended") : -1;
+  return options->id ? err_prefix(e, "its first process has ended") : -1;
 }
 
 int dump_run(const struct dump_options *options, int out_fd, struct err *e)
