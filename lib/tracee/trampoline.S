@@ -11,6 +11,21 @@
  *                     the signal r13, at which the tracer stops it; when nobody traces any more the
  *                     signal is ignored, and the thread carries on like one from trampoline_call.
  */
+    /* The call that rbx points to; rbx and r12 move on, the flags say whether it was the last. */
+    .macro call_next
+    movq    (%rbx), %rax
+    movq    8(%rbx), %rdi
+    movq    16(%rbx), %rsi
+    movq    24(%rbx), %rdx
+    movq    32(%rbx), %r10
+    movq    40(%rbx), %r8
+    movq    48(%rbx), %r9
+    syscall
+    movq    %rax, 56(%rbx)
+    addq    $64, %rbx
+    decq    %r12
+    .endm
+
     .section .rodata
     .globl trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
     .hidden trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
@@ -37,17 +52,7 @@ trampoline_clone:
 
     .balign 16
 trampoline_batch:
-    movq    (%rbx), %rax
-    movq    8(%rbx), %rdi
-    movq    16(%rbx), %rsi
-    movq    24(%rbx), %rdx
-    movq    32(%rbx), %r10
-    movq    40(%rbx), %r8
-    movq    48(%rbx), %r9
-    syscall
-    movq    %rax, 56(%rbx)
-    addq    $64, %rbx
-    decq    %r12
+    call_next
     jz      1f
     cmpq    $-4096, %rax
     jbe     trampoline_batch
@@ -55,17 +60,7 @@ trampoline_batch:
 
     .balign 16
 trampoline_ask:
-    movq    (%rbx), %rax
-    movq    8(%rbx), %rdi
-    movq    16(%rbx), %rsi
-    movq    24(%rbx), %rdx
-    movq    32(%rbx), %r10
-    movq    40(%rbx), %r8
-    movq    48(%rbx), %r9
-    syscall
-    movq    %rax, 56(%rbx)
-    addq    $64, %rbx
-    decq    %r12
+    call_next
     jnz     trampoline_ask
     movl    $186, %eax /* gettid */
     syscall
