@@ -83,7 +83,7 @@ static int scan_by_ioctl(int pagemap, uint64_t start, uint64_t end, bool own_onl
 
 int pagemap_first(int pagemap, uint64_t start, uint64_t end, uint64_t *address)
 {
-  struct scan_region region;
+  struct scan_region region = {0};
   struct scan_argument argument = {
       .size = sizeof(argument),
       .start = start,
