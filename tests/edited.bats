@@ -43,7 +43,7 @@ rebuilds_refused() { # text [edit...]
 # A container with a tmpfs and what is bound from the host, saved and ended.
 save_container() { # bundle's options
   bundle=$tmp/bundle
-  bundle "$bundle" --tmpfs /tmp --bind "$tmp/host:/data" -- sleep 1000
+  bundle "$bundle" --tmpfs /tmp --bind "$tmp/host:/data" "$@" -- sleep 1000
   start_container "$box"
   oci exec "$box" sh -c 'echo content >/tmp/file'
   ckpt-load --root "$root" "$box" >"$tmp/whole"
@@ -54,7 +54,7 @@ save_container() { # bundle's options
   mkdir -p "$tmp/host/deep"
   echo mine | tee "$tmp/host/file" >"$tmp/host/deep/file"
   fingerprint "$tmp/host" >"$tmp/before"
-  save_container
+  save_container --capabilities CAP_SYS_ADMIN
   for mount in /data /data/deep /data/../data /dev/null; do
     rebuilds_refused "mount at $mount, of which the image has files: " file:inode detail.mount "\"$mount\"" \
       file:inode detail.path '""' file:inode detail.whole true
@@ -78,6 +78,18 @@ save_container() { # bundle's options
     file:mount detail.point '"/data"' file:mount detail.type '"tmpfs"' file:mount detail.options '"rw,size=1024k"'
   [ "$(cat "$tmp/host/file")" = mine ]
   grep "$tmp/host tmpfs .*size=5120k" /proc/mounts
+}
+
+@test "what the bundle mounts read-only or masks stays so, where the container may not change it" {
+  mkdir "$tmp/host"
+  save_container --capabilities CAP_KILL
+  text="the image changes what is mounted there, which the new container may not: its bundle does not give it CAP_SYS_ADMIN"
+  rebuilds_refused "mount at /proc/sys: $text" file:mount detail.point '"/proc/sys"' file:mount detail.absent true
+  rebuilds_refused "mount at /tmp/proc: $text" file:mount detail.point '"/tmp/proc"' file:mount detail.type '"proc"' \
+    file:mount detail.options '"rw"'
+  rebuilds_refused "mount at /tmp/data: $text" file:mount detail.point '"/tmp/data"' file:mount detail.bound '"/data"'
+  rebuilds_refused "mount at /proc/sys: $text" file:mount detail.point '"/proc/sys"' file:mount detail.bound '"/proc/sys"' \
+    file:mount detail.flags '"rw"'
 }
 
 @test "members of mounts that are not there" {

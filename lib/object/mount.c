@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -382,17 +383,61 @@ static bool is_bound(const struct object_restore *restore, const struct mount_st
          one.st_dev == other.st_dev && one.st_ino == other.st_ino;
 }
 
+/*
+ * What keeps a container in its place is mounted by its bundle: what is read-only, what is masked.
+ * An image changes no more of that than the new container's own processes could.
+ */
+static int check_rights(const struct object_restore *restore, struct err *e)
+{
+  CLEANUP(proc_status_free) struct proc_status status = {0};
+
+  if (proc_status_read(restore->init, &status, e) != 0)
+    return -1;
+  if (status.cap_bounding & UINT64_C(1) << CAP_SYS_ADMIN)
+    return 0;
+  return err_set(e, "the image changes what is mounted there, which the new container may not: its "
+                    "bundle does not give it CAP_SYS_ADMIN");
+}
+
+static int open_and_check_own(const struct object_restore *restore, const struct mount_state *mount,
+                              struct err *e)
+{
+  AUTO_CLOSE int fd = inode_open_mount(restore->root_fd, mount->point);
+
+  return fd < 0 ? err_sys(e, "open") : mount_check_own(restore, fd, e);
+}
+
+static int unmount(const struct object_restore *restore, const struct mount_state *mount,
+                   struct err *e)
+{
+  return check_rights(restore, e) < 0 ? -1 : run_inside(restore, mount, unmount_inside, e);
+}
+
+/* An empty tmpfs gives nobody anything. */
+static int mount_it(const struct object_restore *restore, const struct mount_state *mount,
+                    struct err *e)
+{
+  bool harmless = !mount->bound && strcmp(mount->type, "tmpfs") == 0;
+
+  return !harmless && check_rights(restore, e) < 0 ? -1
+                                                   : run_inside(restore, mount, mount_inside, e);
+}
+
 /* What its options say is of the file system, wherever else that is mounted. */
 static int reconfigure(const struct object_restore *restore, const struct mount_state *mount,
                        struct err *e)
 {
-  AUTO_CLOSE int fd = inode_open_mount(restore->root_fd, mount->point);
+  return open_and_check_own(restore, mount, e) < 0
+             ? -1
+             : run_inside(restore, mount, reconfigure_inside, e);
+}
 
-  if (fd < 0)
-    return err_sys(e, "reconfigure");
-  if (mount_check_own(restore, fd, e) < 0)
+static int set_flags(const struct object_restore *restore, const struct mount_state *mount,
+                     struct err *e)
+{
+  if (open_and_check_own(restore, mount, &(struct err){""}) < 0 && check_rights(restore, e) < 0)
     return -1;
-  return run_inside(restore, mount, reconfigure_inside, e);
+  return run_inside(restore, mount, set_flags_inside, e);
 }
 
 static int provide(const struct object_restore *restore, const struct mount_state *mount,
@@ -404,11 +449,11 @@ static int provide(const struct object_restore *restore, const struct mount_stat
   if (find_present(restore, mount, &table, &present, e) < 0)
     return -1;
   if (mount->absent)
-    return present ? run_inside(restore, mount, unmount_inside, e) : 0;
+    return present ? unmount(restore, mount, e) : 0;
   if (present && mount->bound && is_bound(restore, mount))
     return 0;
   if (!present || mount->bound || strcmp(present->type, mount->type) != 0)
-    return run_inside(restore, mount, mount_inside, e);
+    return mount_it(restore, mount, e);
   if (strcmp(present->options, mount->options) != 0 && strcmp(mount->type, "tmpfs") == 0)
     return reconfigure(restore, mount, e);
   return 0;
@@ -443,9 +488,7 @@ static int attach(struct object_restore *restore, const struct file *file, int f
     return err_prefix(e, "mount at %s", mount.point);
   if (!present || strcmp(present->flags, mount.flags) == 0)
     return 0;
-  return run_inside(restore, &mount, set_flags_inside, e) < 0
-             ? err_prefix(e, "mount at %s", mount.point)
-             : 0;
+  return set_flags(restore, &mount, e) < 0 ? err_prefix(e, "mount at %s", mount.point) : 0;
 }
 
 const struct object_type object_mount = {

@@ -53,7 +53,7 @@ struct object_restore {
   int net_fd;         /* its network namespace, or -1: ours */
   int streams[3];     /* what a container has from outside; -1: nothing */
   pid_t init;         /* a runtime's container: its first process, here; else 0 */
-  const char *bundle; /* of that container, a whole path, for create; NULL: not known */
+  const char *bundle; /* of that container, a whole path; NULL: not known */
   struct proc_idmap uids, gids; /* of its user namespace */
   bool tcp_close;
   int *local;     /* by index in tree->files: our descriptor of each restored file, -1 not yet */

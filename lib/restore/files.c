@@ -13,21 +13,32 @@
 #include <sys/syscall.h>
 
 /* Of the container that is there: ours, or what its runtime has recorded. NULL: unknown. */
-static char *find_bundle(const struct rebuild *rebuild)
+static int find_bundle(struct rebuild *rebuild, struct err *e)
 {
   CLEANUP(container_free) struct container container = {0};
   const char *bundle = rebuild->options->bundle;
+  AUTO_FREE char *path = NULL;
+  json_t *kept;
 
   if (!bundle &&
       container_find(rebuild->options->registry, rebuild->id, &container, &(struct err){""}) == 0)
     bundle = container.bundle;
-  return bundle ? realpath(bundle, NULL) : NULL;
+  path = bundle ? realpath(bundle, NULL) : NULL;
+  if (!path)
+    return 0;
+  kept = json_string_nocheck(path);
+  if (json_object_set_new(rebuild->objects.shared, "bundle", kept) < 0)
+    return err_set(e, "out of memory");
+  rebuild->objects.bundle = json_string_value(kept);
+  return 0;
 }
 
-static int create_all(struct rebuild *rebuild, struct err *e)
+int rebuild_create(struct rebuild *rebuild, struct err *e)
 {
   struct object_restore *objects = &rebuild->objects;
 
+  if (find_bundle(rebuild, e) < 0)
+    return -1;
   for (size_t i = 0; i < rebuild->tree.file_count; i++) {
     const struct file *file = &rebuild->tree.files[i];
     const struct object_type *type = object_type_by_name(file->type);
@@ -36,17 +47,6 @@ static int create_all(struct rebuild *rebuild, struct err *e)
       return -1;
   }
   return 0;
-}
-
-int rebuild_create(struct rebuild *rebuild, struct err *e)
-{
-  AUTO_FREE char *bundle = find_bundle(rebuild);
-  int result;
-
-  rebuild->objects.bundle = bundle;
-  result = create_all(rebuild, e);
-  rebuild->objects.bundle = NULL;
-  return result;
 }
 
 int rebuild_files(struct rebuild *rebuild, struct err *e)
