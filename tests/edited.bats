@@ -157,3 +157,21 @@ tree_refused() { # text kind member value
   mkfifo "$tmp/waits" # opening it for reading would wait for ever
   tree_refused "is no longer the device" file:device detail.path "\"$tmp/waits\""
 }
+
+@test "who entered the container gets no more than its bundle gives" {
+  bundle=$tmp/confined
+  bundle "$bundle" --user 1000:1000 --capabilities "" --seccomp "$fixtures_src/seccomp.json" -- sh -c "while :; do usleep 20000; done"
+  start_container "$box"
+  close_others "$runtime" --root "$root" exec --detach "$box" sh -c "while :; do usleep 30000; done" </dev/null >/dev/null 2>&1
+  eventually pgrep -f "^sh -c while :; do usleep 30000"
+  ckpt-load --root "$root" "$box" >"$tmp/whole"
+  oci delete --force "$box"
+  rebuilds_refused 'capabilities that its bundle does not give' \
+    process#1 credentials.bounding '"0x1ffffffffff"'
+  rebuilds_refused 'capabilities that its bundle does not give' \
+    process#1 credentials.permitted '"0x200000"'
+  rebuilds_refused "without its bundle's seccomp profile" process#1 filters '[]'
+  close_others ckpt-rebuild --bundle "$bundle" --runtime runc --root "$root" --id "$mark-again" \
+    <"$tmp/whole" >/dev/null 2>&1
+  pgrep -f "^sh -c while :; do usleep 30000"
+}
