@@ -176,7 +176,7 @@ in_memory() {
   oci delete --force "$mark-again"
   create
   cp -r "$tmp/image" "$tmp/whole"
-  printf 'XXXX' | dd of="$tmp/image/pages.img" bs=1 seek=2000 conv=notrunc status=none
+  printf 'XXXX' | dd of="$tmp/image/checkpoint.img" bs=1 seek=200 conv=notrunc status=none
   no into
   is "$mark-again" created
   rm -r "$tmp/image"
