@@ -179,3 +179,10 @@ COUNT
   counts_on "$jail/log"
   lives_in_jail "$(pid_of whole)" "$jail"
 }
+
+@test "a descriptor that becomes another one while it is looked at is no obstacle" {
+  # The shell makes 1 the log for each line, and then what it was again.
+  run_detached busy busybox sh -c "exec 7>'$tmp/log'; while :; do echo line >&7; done"
+  eventually test -s "$tmp/log"
+  for _ in $(seq 60); do ckpt-load --check --root "$reg" busy; done
+}

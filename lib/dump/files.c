@@ -24,13 +24,14 @@ static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *
   struct object_source object = {
       .pid = pid, .fd = fd, .local = local, .root = capture->root, .link = link};
 
+  /* A number may be given to another file meanwhile, our duplicate not. */
   if (fd >= 0)
-    snprintf(object_name, sizeof(object_name), "fd/%d", fd);
+    snprintf(object_name, sizeof(object_name), "fd/%d", local);
   else
     snprintf(object_name, sizeof(object_name), "%s", name);
-  if (proc_link(pid, object_name, link, sizeof(link), e) != 0)
+  if (proc_link(fd >= 0 ? getpid() : pid, object_name, link, sizeof(link), e) != 0)
     return -1;
-  snprintf(path, sizeof(path), "/proc/%d/%s", pid, object_name);
+  snprintf(path, sizeof(path), "/proc/%d/%s", fd >= 0 ? getpid() : pid, object_name);
   if (map && local >= 0 ? fstat(local, &object.stat) < 0 : stat(path, &object.stat) < 0) {
     if (!map || errno != EPERM)
       return err_sys(e, "%s", path);
