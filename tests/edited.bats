@@ -160,10 +160,12 @@ tree_refused() { # text kind member value
 
 @test "who entered the container gets no more than its bundle gives" {
   bundle=$tmp/confined
-  bundle "$bundle" --user 1000:1000 --capabilities "" --seccomp "$fixtures_src/seccomp.json" -- sh -c "while :; do usleep 20000; done"
+  bundle "$bundle" --user 1000:1000 --capabilities "" --seccomp "$fixtures_src/seccomp.json" -- cat /waits
+  mkfifo -m 0666 "$bundle/rootfs/waits"
   start_container "$box"
-  close_others "$runtime" --root "$root" exec --detach "$box" sh -c "while :; do usleep 30000; done" </dev/null >/dev/null 2>&1
-  eventually pgrep -f "^sh -c while :; do usleep 30000"
+  close_others "$runtime" --root "$root" exec --detach "$box" cat /waits /waits </dev/null >/dev/null 2>&1
+  entered() { pgrep -f "^cat /waits /waits" >/dev/null; }
+  eventually entered
   ckpt-load --root "$root" "$box" >"$tmp/whole"
   oci delete --force "$box"
   rebuilds_refused 'capabilities that its bundle does not give' \
@@ -173,5 +175,5 @@ tree_refused() { # text kind member value
   rebuilds_refused "without its bundle's seccomp profile" process#1 filters '[]'
   close_others ckpt-rebuild --bundle "$bundle" --runtime runc --root "$root" --id "$mark-again" \
     <"$tmp/whole" >/dev/null 2>&1
-  pgrep -f "^sh -c while :; do usleep 30000"
+  entered
 }

@@ -239,6 +239,8 @@ int capture_hold(struct capture *capture, struct stream_writer *writer, struct e
 
 /* snapshot.c: copies on write of all processes, so that the tree can run while they are read. */
 struct keeper;
+/* Anonymous memory of the tree, in bytes: what it can make us copy at worst. */
+uint64_t snapshot_bytes(const struct capture *capture);
 /* Is one asked for, and is there room? If not, and it is wanted, the user is told. */
 bool snapshot_fits(const struct capture *capture);
 /* Says which are whole. On failure none is there; the keeper has the dead ones reaped. */

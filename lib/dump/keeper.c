@@ -30,6 +30,7 @@ struct record {
 struct watch {
   struct capture *capture;
   struct headroom_places places;
+  uint64_t low; /* bytes of headroom at which the tree is stopped */
   bool holding; /* the whole tree is stopped by us */
   struct record *records;
   size_t count;
@@ -50,7 +51,7 @@ static void look_at_memory(struct watch *watch)
   struct err e = {""};
 
   if (watch->holding || headroom_read(&watch->places, &headroom, &e) < 0 ||
-      headroom.memory > LOW_MEMORY)
+      headroom.memory > watch->low)
     return;
   if (capture_stop(watch->capture, &e) < 0)
     return;
@@ -148,7 +149,8 @@ static void wait_dead(const struct record *record)
 
 static _Noreturn void keep(struct capture *capture, int pipe)
 {
-  struct watch watch = {.capture = capture};
+  uint64_t bytes = snapshot_bytes(capture);
+  struct watch watch = {.capture = capture, .low = bytes < LOW_MEMORY ? bytes : LOW_MEMORY};
   struct err e = {""};
   bool failed = false;
 

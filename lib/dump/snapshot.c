@@ -9,8 +9,7 @@
 
 enum { SPARE_MEMORY = 64 << 20, SPARE_PIDS = 2 };
 
-/* Anonymous memory of the tree, in bytes: what it can make us copy at worst. */
-static uint64_t anonymous_bytes(const struct capture *capture)
+uint64_t snapshot_bytes(const struct capture *capture)
 {
   uint64_t sum = 0;
 
@@ -30,7 +29,8 @@ bool snapshot_fits(const struct capture *capture)
 {
   const struct dump_options *options = capture->options;
   bool runs_on = options->leave_running || options->commit_fd < 0;
-  uint64_t bytes = anonymous_bytes(capture);
+  uint64_t bytes = snapshot_bytes(capture);
+  uint64_t spare = bytes < SPARE_MEMORY ? bytes : SPARE_MEMORY;
   CLEANUP(headroom_forget) struct headroom_places places = {0};
   struct headroom headroom;
   struct err e = {""};
@@ -39,12 +39,12 @@ bool snapshot_fits(const struct capture *capture)
     return runs_on && options->snapshot == SNAPSHOT_FORK;
   if (headroom_find(options->pid, &places, &e) < 0 || headroom_read(&places, &headroom, &e) < 0)
     return false;
-  if (headroom.memory >= bytes + SPARE_MEMORY &&
+  if (headroom.memory >= bytes + spare &&
       headroom.pids >= capture->source_count + SPARE_PIDS)
     return true;
   warn_user("the tree stands still while it is copied: a copy on write may need %" PRIu64
             " MiB and %zu processes; there is room for %" PRIu64 " MiB and %" PRIu64,
-            bytes >> 20, capture->source_count, headroom.memory >> 20, headroom.pids);
+            (bytes + spare) >> 20, capture->source_count, headroom.memory >> 20, headroom.pids);
   return false;
 }
 

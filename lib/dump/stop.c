@@ -303,6 +303,7 @@ int capture_stop(struct capture *capture, struct err *e)
 
     if (result == 0) {
       order_threads(capture);
+      e->text[0] = '\0'; /* who was on the way has come */
       return 0;
     }
     freeze_again(capture);
