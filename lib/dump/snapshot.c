@@ -39,8 +39,7 @@ bool snapshot_fits(const struct capture *capture)
     return runs_on && options->snapshot == SNAPSHOT_FORK;
   if (headroom_find(options->pid, &places, &e) < 0 || headroom_read(&places, &headroom, &e) < 0)
     return false;
-  if (headroom.memory >= bytes + spare &&
-      headroom.pids >= capture->source_count + SPARE_PIDS)
+  if (headroom.memory >= bytes + spare && headroom.pids >= capture->source_count + SPARE_PIDS)
     return true;
   warn_user("the tree stands still while it is copied: a copy on write may need %" PRIu64
             " MiB and %zu processes; there is room for %" PRIu64 " MiB and %" PRIu64,

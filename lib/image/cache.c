@@ -50,5 +50,5 @@ static uint64_t cached_pages(int fd, uint64_t size)
 
 bool cache_holds(int fd, uint64_t size)
 {
-  return 2 * CACHE_PAGE * cached_pages(fd, size) >= size;
+  return cached_pages(fd, size) >= size / CACHE_PAGE / 2;
 }
