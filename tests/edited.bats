@@ -101,13 +101,15 @@ save_container() { # bundle's options
   rebuilds_refused "a mount without options" file:mount detail.options null
 }
 
-@test "ids of containers that are options" {
+@test "ids of containers that are options, or none" {
   mkdir "$tmp/host"
   save_container
   is_refused 'is not a container id' ckpt-rebuild --bundle "$bundle" --runtime runc --root "$root" \
     --id=--version <"$tmp/whole"
   edit checkpoint id '"--help"' <"$tmp/whole" >"$tmp/bad"
   is_refused '"--help" is not a container id' ckpt-rebuild --bundle "$bundle" --runtime runc --root "$root" <"$tmp/bad"
+  edit checkpoint id null <"$tmp/whole" >"$tmp/bad"
+  is_refused 'name the new container' ckpt-rebuild --bundle "$bundle" --runtime runc --root "$root" <"$tmp/bad"
 }
 
 # A plain tree in $tmp/whole.

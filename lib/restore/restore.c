@@ -79,8 +79,11 @@ static int reserve_id(struct rebuild *rebuild, struct err *e)
       .foreign = options->created,
       .console_socket = options->console_socket,
   };
-  if (!rebuild->id || rebuild_by_runtime(rebuild))
-    return rebuild->id ? container_check_id(rebuild->id, e) : 0;
+  if (rebuild_by_runtime(rebuild))
+    return rebuild->id ? container_check_id(rebuild->id, e)
+                       : err_set(e, "the image has no container id: name the new container");
+  if (!rebuild->id)
+    return 0;
   rebuild->reserved = container_reserve(rebuild->options->registry, rebuild->id, e);
   return rebuild->reserved < 0 ? -1 : 0;
 }
