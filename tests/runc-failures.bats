@@ -18,6 +18,8 @@ setup() {
 }
 teardown() { end_containers; }
 
+as_before() { remains | cmp -s "$tmp/remains-before" -; }
+
 # The restore fails with these words, and all is as it was before.
 fails() { # pattern [options] id
   local pattern=$1 files
@@ -29,7 +31,6 @@ fails() { # pattern [options] id
   [ "$status" -ne 0 ]
   [[ $(cat "$tmp/said") =~ $pattern ]]
   [[ $(cat "$tmp/said") == ckpt-restore:* ]]
-  as_before() { remains | cmp -s "$tmp/remains-before" -; }
   eventually as_before || { remains | diff "$tmp/remains-before" - && return 1; }
   [ "$(fingerprint "$bundle" 2>/dev/null || true)" = "$files" ]
 }
@@ -105,6 +106,13 @@ slow_stage() {
   chmod +x "$tmp/slow"
 }
 
+fails_and_leaves_nothing() { # job
+  status=0
+  wait "$1" || status=$?
+  [ "$status" -ne 0 ]
+  eventually as_before
+}
+
 @test "a restore that is canceled, or whose ckpt-rebuild is killed, leaves no container" {
   slow_stage
   remains >"$tmp/remains-before"
@@ -115,11 +123,7 @@ slow_stage() {
     orchestrator=$(pgrep -P "$restoring" -x ckpt-restore || pgrep -f "^ckpt-restore .*$mark-again\$")
     rebuild=$(pgrep -P "$orchestrator" -x ckpt-rebuild)
     if [ "$signal" = KILL ]; then kill -KILL "$rebuild"; else kill "-$signal" "$orchestrator"; fi
-    status=0
-    wait "$restoring" || status=$?
-    [ "$status" -ne 0 ]
-    as_before() { remains | cmp -s "$tmp/remains-before" -; }
-    eventually as_before
+    fails_and_leaves_nothing "$restoring"
   done
   restore "$mark-again"
 }
@@ -140,11 +144,7 @@ END
     orchestrator=$(pgrep -f "^ckpt-restore .*$mark-again\$")
     if [ "$signal" = KILL ]; then kill -KILL "$(pgrep -P "$orchestrator" -x ckpt-rebuild)"; fi
     kill -"$signal" "$orchestrator"
-    status=0
-    wait "$restoring" || status=$?
-    [ "$status" -ne 0 ]
-    as_before() { remains | cmp -s "$tmp/remains-before" -; }
-    eventually as_before
+    fails_and_leaves_nothing "$restoring"
   done
 }
 
@@ -154,7 +154,6 @@ END
   restore --paused --pid-file "$tmp/nowhere/pid" "$mark-again" || status=$?
   [ "$status" -eq 1 ]
   grep -q nowhere "$tmp/said"
-  as_before() { remains | cmp -s "$tmp/remains-before" -; }
   eventually as_before
 }
 

@@ -117,7 +117,6 @@ int capture_obstacle(struct capture *capture, pid_t pid, const char *object, con
  * the states of all. A plain tree has none.
  */
 int capture_find_namespaces(struct capture *capture, struct err *e);
-bool capture_owns_namespace(void *capture, const char *kind);
 int capture_check_namespaces(struct capture *capture, struct err *e);
 int capture_namespaces(struct capture *capture, struct err *e);
 

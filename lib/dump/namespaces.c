@@ -22,6 +22,17 @@ static int has_strangers(const struct capture *capture, const struct proc_list *
   return false;
 }
 
+static bool owns_namespace(void *context, const char *kind)
+{
+  const struct capture *capture = context;
+
+  for (size_t i = 0; i < capture->own_namespace_count; i++) {
+    if (strcmp(capture->own_namespaces[i], kind) == 0)
+      return true;
+  }
+  return false;
+}
+
 int capture_find_namespaces(struct capture *capture, struct err *e)
 {
   static const char *const kinds[] = {"uts", "net", "ipc"};
@@ -39,19 +50,8 @@ int capture_find_namespaces(struct capture *capture, struct err *e)
     if (differs && !has_strangers(capture, &all, kinds[i]))
       capture->own_namespaces[capture->own_namespace_count++] = kinds[i];
   }
-  capture->objects.own_ipc = capture_owns_namespace(capture, "ipc");
+  capture->objects.own_ipc = owns_namespace(capture, "ipc");
   return 0;
-}
-
-bool capture_owns_namespace(void *context, const char *kind)
-{
-  const struct capture *capture = context;
-
-  for (size_t i = 0; i < capture->own_namespace_count; i++) {
-    if (strcmp(capture->own_namespaces[i], kind) == 0)
-      return true;
-  }
-  return false;
 }
 
 int capture_check_namespaces(struct capture *capture, struct err *e)
@@ -63,8 +63,8 @@ int capture_check_namespaces(struct capture *capture, struct err *e)
 
   if (!found)
     return err_set(e, "out of memory");
-  capture->prepared = namespaces_prepare(init, capture_owns_namespace, capture, e);
-  if (!capture->prepared || namespaces_check(init, capture_owns_namespace, capture, found, e) < 0)
+  capture->prepared = namespaces_prepare(init, owns_namespace, capture, e);
+  if (!capture->prepared || namespaces_check(init, owns_namespace, capture, found, e) < 0)
     return -1;
   json_array_foreach(found, i, obstacle)
   {
@@ -106,5 +106,5 @@ int capture_namespaces(struct capture *capture, struct err *e)
       members[owner.member_count++] = (struct namespace_member){
           source->status.ns_pid[capture->depth], source->threads, source->thread_count};
   }
-  return namespaces_dump(&owner, capture_owns_namespace, capture, &capture->tree, e);
+  return namespaces_dump(&owner, owns_namespace, capture, &capture->tree, e);
 }

@@ -112,8 +112,6 @@ void rebuild_kill(struct rebuild *rebuild);
 /* What each process begins with: its leader, a descriptor of ours of its program. */
 int rebuild_new_leader(struct rebuilt *which, pid_t host_pid, struct err *e);
 int rebuild_program(const struct rebuild *rebuild, const struct mm *mm, struct err *e);
-/* Has it execute the program that it executed. */
-int rebuild_execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e);
 /* A pid that no process or thread of the image has; nor the one behind it. */
 int32_t rebuild_unused_pid(const struct rebuild *rebuild);
 

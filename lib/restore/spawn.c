@@ -182,7 +182,8 @@ static int fork_orphan(struct rebuild *rebuild, struct rebuilt *child, struct er
   return end_helper(from, &helper, e);
 }
 
-int rebuild_execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
+/* A process that executed another program than its parent's does so again. */
+static int execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
 {
   struct tracee *tracee = &which->threads[0];
   AUTO_CLOSE int exe = rebuild_program(rebuild, which->mm, e);
@@ -254,7 +255,7 @@ int rebuild_spawn(struct rebuild *rebuild, struct rebuilt *which, struct err *e)
   }
   which->executed = true;
   result = has_program(rebuild, which, e);
-  return result == 0 ? rebuild_execute(rebuild, which, e) : result < 0 ? -1 : 0;
+  return result == 0 ? execute(rebuild, which, e) : result < 0 ? -1 : 0;
 }
 
 static int join_group(struct rebuilt *which, struct err *e)

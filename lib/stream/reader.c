@@ -146,17 +146,13 @@ int stream_payload_into(struct stream_reader *reader, struct frame *frame, void 
   return stream_payload(reader, frame, *buffer, e);
 }
 
-int stream_read_into(struct stream_reader *reader, struct frame *frame, void **buffer, size_t *room,
-                     struct err *e)
+int stream_read(struct stream_reader *reader, struct frame *frame, struct err *e)
 {
   int result = stream_next(reader, frame, e);
 
-  return result == 1 && stream_payload_into(reader, frame, buffer, room, e) < 0 ? -1 : result;
-}
-
-int stream_read(struct stream_reader *reader, struct frame *frame, struct err *e)
-{
-  return stream_read_into(reader, frame, &reader->payload, &reader->room, e);
+  if (result == 1 && stream_payload_into(reader, frame, &reader->payload, &reader->room, e) < 0)
+    return -1;
+  return result;
 }
 
 struct stream_totals stream_reader_totals(const struct stream_reader *reader)

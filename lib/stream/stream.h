@@ -24,18 +24,13 @@ void stream_reader_free(struct stream_reader *reader);
  */
 int stream_read(struct stream_reader *reader, struct frame *frame, struct err *e);
 
-/* The same into a buffer of the caller's, which grows as needed (malloc; {NULL, 0} to begin with).
- */
-int stream_read_into(struct stream_reader *reader, struct frame *frame, void **buffer, size_t *room,
-                     struct err *e);
-
 /*
  * The same in two steps, for a payload that goes to a place of its own: the header, then its
  * frame.length bytes, before anything else is read.
  */
 int stream_next(struct stream_reader *reader, struct frame *frame, struct err *e);
 int stream_payload(struct stream_reader *reader, struct frame *frame, void *buffer, struct err *e);
-/* The latter into a buffer like stream_read_into's. */
+/* The latter into a buffer that grows as needed (malloc; {NULL, 0} to begin with). */
 int stream_payload_into(struct stream_reader *reader, struct frame *frame, void **buffer,
                         size_t *room, struct err *e);
 
