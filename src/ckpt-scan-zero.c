@@ -1,6 +1,6 @@
 #include "base/err.h"
 #include "base/opt.h"
-#include "codec/filter.h"
+#include "codec/scan.h"
 
 #include <unistd.h>
 
@@ -12,7 +12,6 @@ int main(int argc, char **argv)
       .in_fd = STDIN_FILENO,
       .out_fd = STDOUT_FILENO,
       .stats_fd = -1,
-      .workers = 1, /* it looks as fast as memory can be read */
   };
   const struct opt table[] = {
       {"stats-fd", OPT_UINT, &stats_fd, "N", "write a summary line to descriptor N"},
@@ -31,7 +30,7 @@ int main(int argc, char **argv)
     opt_usage(&command, "takes no operands");
   if (stats_fd <= INT32_MAX)
     options.stats_fd = (int)stats_fd;
-  if (pool_run(&options, &filter_scan_zero, NULL, &e) < 0)
+  if (scan_run(&options, &e) < 0)
     die(EXIT_FAILED, &e);
   return EXIT_DONE;
 }

@@ -175,24 +175,14 @@ static int run_workers(struct pool *pool, unsigned count, struct err *e)
   return stream_write_end(pool->writer, e);
 }
 
-static void reader_cleanup(struct stream_reader **reader)
-{
-  stream_reader_free(*reader);
-}
-
-static void writer_cleanup(struct stream_writer **writer)
-{
-  stream_writer_free(*writer);
-}
-
 int pool_run(const struct pool_options *options, const struct pool_filter *filter,
              const void *argument, struct err *e)
 {
   struct stats_clock clock = stats_start();
   struct stream_header header;
-  CLEANUP(reader_cleanup)
+  CLEANUP(stream_reader_cleanup)
   struct stream_reader *reader = stream_reader_new(options->in_fd, &header, e);
-  CLEANUP(writer_cleanup)
+  CLEANUP(stream_writer_cleanup)
   struct stream_writer *writer = reader ? stream_writer_new(options->out_fd, &header, e) : NULL;
   struct pool pool = {.filter = filter, .argument = argument};
 

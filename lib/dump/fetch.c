@@ -2,6 +2,8 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "stream/crc32c.h"
+#include "stream/wire.h"
 #include "tracee/remote.h"
 
 #include <errno.h>
@@ -10,14 +12,20 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* What a pipe saves it costs with less than this much. */
+/* What pipes save they cost with less than this much. */
 enum { PIPE_FROM = 4 << 20 };
+
+enum { FRAME_RUNS = EXTENT_PAGES / 2 }; /* that do not touch each other */
+_Static_assert(FETCH_FRAMES *FRAME_RUNS <= TRACEE_SEND_PARTS, "all frames' runs can be asked for");
 
 int fetch_open(struct fetch *fetch, struct source *source, bool of_snapshot, struct err *e)
 {
   char path[64];
 
-  *fetch = (struct fetch){.source = source, .mem = -1, .pipe = -1};
+  *fetch = (struct fetch){.source = source, .mem = -1};
+  for (size_t i = 0; i < TRACEE_PIPES; i++)
+    fetch->pipes[i] = -1;
+  fetch->peek = (struct peek){{-1, -1}};
   if (!of_snapshot)
     return 0;
   snprintf(path, sizeof(path), "/proc/%d/mem", source->snapshot.tid);
@@ -28,11 +36,13 @@ int fetch_open(struct fetch *fetch, struct source *source, bool of_snapshot, str
 void fetch_close(struct fetch *fetch)
 {
   cleanup_close(&fetch->mem);
-  cleanup_close(&fetch->pipe);
+  for (size_t i = 0; i < TRACEE_PIPES; i++)
+    cleanup_close(&fetch->pipes[i]);
+  peek_close(&fetch->peek);
 }
 
 /* Runs of stored pages as iovecs of the process's memory. */
-static unsigned to_iovecs(const struct frame *frame, struct iovec iov[EXTENT_PAGES])
+static unsigned to_iovecs(const struct frame *frame, struct iovec iov[FRAME_RUNS])
 {
   uint64_t bits = frame->stored;
   unsigned count = 0;
@@ -53,15 +63,13 @@ static unsigned to_iovecs(const struct frame *frame, struct iovec iov[EXTENT_PAG
 }
 
 /* Takes out what is not to be had whole. */
-static int drain(struct fetch *fetch, size_t size, struct err *e)
+static int drain(int pipe, size_t size, struct err *e)
 {
   uint8_t buffer[PAGE_SIZE_X86];
 
   while (size) {
-    ssize_t n = read(fetch->pipe, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
+    ssize_t n = io_read(pipe, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
 
-    if (n < 0 && errno == EINTR)
-      continue;
     if (n <= 0)
       return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
     size -= (size_t)n;
@@ -71,29 +79,34 @@ static int drain(struct fetch *fetch, size_t size, struct err *e)
 
 int fetch_ask(struct fetch *fetch, const struct frame *frames, size_t count, struct err *e)
 {
-  struct iovec parts[TRACEE_SEND_PAGES];
-  size_t part_count = 0, size = 0;
-  ssize_t sent;
+  struct iovec parts[FETCH_FRAMES * FRAME_RUNS];
+  size_t counts[TRACEE_PIPES] = {0}, sizes[TRACEE_PIPES] = {0}, part_count = 0;
 
   if (fetch->mem >= 0 && !fetch->tried && fetch->bytes >= PIPE_FROM) {
     fetch->tried = true;
-    fetch->pipe = tracee_send_open(&fetch->source->snapshot, fetch->source->remote_base);
+    fetch->sends =
+        peek_open(&fetch->peek) &&
+        tracee_send_open(&fetch->source->snapshot, fetch->source->remote_base, fetch->pipes) == 0;
   }
-  if (fetch->pipe < 0)
+  if (!fetch->sends)
     return 0;
   for (size_t i = 0; i < count; i++) {
-    part_count += to_iovecs(&frames[i], parts + part_count);
-    size += frame_raw_length(&frames[i]);
+    unsigned runs = to_iovecs(&frames[i], parts + part_count);
+
+    part_count += runs;
+    counts[i / FETCH_PIPE_FRAMES] += runs;
+    sizes[i / FETCH_PIPE_FRAMES] += frame_raw_length(&frames[i]);
   }
-  if (size == 0)
-    return 0;
-  sent = tracee_send(&fetch->source->snapshot, parts, part_count, e);
-  if (sent < 0)
+  if (tracee_send(&fetch->source->snapshot, parts, counts, fetch->in_pipe, e) < 0)
     return -1;
-  /* Some may not be read by the process itself. */
-  if ((size_t)sent < size)
-    return drain(fetch, (size_t)sent, e);
-  fetch->in_pipe = size;
+  for (size_t i = 0; i < TRACEE_PIPES; i++) {
+    /* Some may not be read by the process itself. */
+    if (fetch->in_pipe[i] == sizes[i])
+      continue;
+    if (drain(fetch->pipes[i], fetch->in_pipe[i], e) < 0)
+      return -1;
+    fetch->in_pipe[i] = 0;
+  }
   return 0;
 }
 
@@ -114,27 +127,28 @@ static int read_snapshot(const struct fetch *fetch, const struct iovec *runs, un
   return 0;
 }
 
-static int read_pipe(struct fetch *fetch, uint8_t *buffer, size_t size, struct err *e)
+static int read_pipe(struct fetch *fetch, size_t which, uint8_t *buffer, size_t size, struct err *e)
 {
-  ssize_t n = io_read(fetch->pipe, buffer, size);
+  ssize_t n = io_read(fetch->pipes[which], buffer, size);
 
   if (n != (ssize_t)size)
     return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
-  fetch->in_pipe -= size;
+  fetch->in_pipe[which] -= size;
   return 0;
 }
 
-int fetch_read(struct fetch *fetch, const struct frame *frame, uint8_t *buffer, struct err *e)
+int fetch_read(struct fetch *fetch, size_t index, const struct frame *frame, uint8_t *buffer,
+               struct err *e)
 {
   size_t size = frame_raw_length(frame);
   struct iovec local = {.iov_base = buffer, .iov_len = size};
-  struct iovec remote[EXTENT_PAGES];
+  struct iovec remote[FRAME_RUNS];
   unsigned count = to_iovecs(frame, remote);
   pid_t pid = fetch->source->pid;
 
   fetch->bytes += size;
-  if (fetch->in_pipe)
-    return read_pipe(fetch, buffer, size, e);
+  if (fetch->in_pipe[index / FETCH_PIPE_FRAMES])
+    return read_pipe(fetch, index / FETCH_PIPE_FRAMES, buffer, size, e);
   if (fetch->mem >= 0)
     return read_snapshot(fetch, remote, count, buffer, e);
   if (process_vm_readv(pid, &local, 1, remote, count, 0) == (ssize_t)size)
@@ -146,4 +160,17 @@ int fetch_read(struct fetch *fetch, const struct frame *frame, uint8_t *buffer, 
     buffer += remote[i].iov_len;
   }
   return 0;
+}
+
+int fetch_pass(struct fetch *fetch, size_t index, struct frame *frame, void *buffer,
+               struct stream_writer *writer, struct err *e)
+{
+  size_t which = index / FETCH_PIPE_FRAMES;
+
+  if (!fetch->in_pipe[which] || !peek_at(&fetch->peek, fetch->pipes[which], buffer, frame->length))
+    return 0;
+  frame->payload_crc = crc32c(0, buffer, frame->length);
+  fetch->in_pipe[which] -= frame->length;
+  fetch->bytes += frame->length;
+  return stream_pass_from(writer, fetch->pipes[which], frame, e) < 0 ? -1 : 1;
 }

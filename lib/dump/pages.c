@@ -32,7 +32,6 @@ struct emitter {
   uint64_t stored;
   struct frame waiting[FETCH_FRAMES];
   size_t waiting_count;
-  unsigned waiting_pages;
 };
 
 enum { HOLD_LIMIT = 64 << 20 };
@@ -53,12 +52,21 @@ static int hold(struct emitter *emitter, const struct frame *frame, struct err *
   return emitter->held_bytes > HOLD_LIMIT ? 1 : 0;
 }
 
-/* One frame's pages, to the stream or to be held. */
-static int emit(struct emitter *emitter, struct frame *frame, struct err *e)
+/* The pages of a frame that waits, to the stream or to be held. */
+static int emit(struct emitter *emitter, size_t index, struct err *e)
 {
+  struct frame *frame = &emitter->waiting[index];
+  int passed = 0;
+
   frame->payload = stream_slot(emitter->writer);
   frame->length = frame_raw_length(frame);
-  if (frame->length && fetch_read(&emitter->fetch, frame, stream_slot(emitter->writer), e) < 0)
+  if (frame->length && !emitter->holds)
+    passed =
+        fetch_pass(&emitter->fetch, index, frame, stream_slot(emitter->writer), emitter->writer, e);
+  if (passed)
+    return passed < 0 ? -1 : 0;
+  if (frame->length &&
+      fetch_read(&emitter->fetch, index, frame, stream_slot(emitter->writer), e) < 0)
     return -1;
   if (emitter->holds)
     return hold(emitter, frame, e);
@@ -73,22 +81,18 @@ static int emit_waiting(struct emitter *emitter, struct err *e)
 
   emitter->waiting_count = 0;
   for (size_t i = 0; i < count && result == 0; i++)
-    result = emit(emitter, &emitter->waiting[i], e);
+    result = emit(emitter, i, e);
   return result;
 }
 
 /* The window is done: its frame waits until there is enough to ask for at once. */
 static int flush(struct emitter *emitter, struct err *e)
 {
-  unsigned pages = (unsigned)__builtin_popcountll(emitter->stored);
-
   if (!emitter->present)
     return 0;
-  if (emitter->waiting_count == FETCH_FRAMES ||
-      emitter->waiting_pages + pages > TRACEE_SEND_PAGES) {
+  if (emitter->waiting_count == FETCH_FRAMES) {
     int result = emit_waiting(emitter, e);
 
-    emitter->waiting_pages = 0;
     if (result != 0)
       return result;
   }
@@ -100,7 +104,6 @@ static int flush(struct emitter *emitter, struct err *e)
       .present = emitter->present,
       .stored = emitter->stored,
   };
-  emitter->waiting_pages += pages;
   emitter->capture->memory_bytes +=
       (uint64_t)__builtin_popcountll(emitter->present) * PAGE_SIZE_X86;
   emitter->present = emitter->stored = 0;
@@ -111,7 +114,6 @@ static int finish(struct emitter *emitter, struct err *e)
 {
   int result = flush(emitter, e);
 
-  emitter->waiting_pages = 0;
   return result == 0 ? emit_waiting(emitter, e) : result;
 }
 

@@ -76,6 +76,9 @@ struct wire_count {
 void wire_count(struct wire_count *count, const struct frame *frame, uint32_t header_crc);
 /* Where the reader's next byte comes from, for who takes `length` of them past it. */
 int stream_hand_over(struct stream_reader *reader, uint32_t length);
+/* Writes the frame with the payload that is next in fd; its checksum is the frame's. */
+int stream_pass_from(struct stream_writer *writer, int fd, const struct frame *frame,
+                     struct err *e);
 
 void wire_put_end(const struct wire_count *count, uint8_t bytes[END_PAYLOAD_SIZE]);
 

@@ -88,6 +88,11 @@ void stream_writer_free(struct stream_writer *writer)
   free(writer);
 }
 
+void stream_writer_cleanup(struct stream_writer **writer)
+{
+  stream_writer_free(*writer);
+}
+
 void stream_writer_trust_reader(struct stream_writer *writer)
 {
   int room = fcntl(writer->fd, F_GETPIPE_SZ);
@@ -230,8 +235,7 @@ static int move_payload(struct stream_writer *writer, int fd, size_t length, str
   return 0;
 }
 
-int stream_pass(struct stream_writer *writer, struct stream_reader *reader,
-                const struct frame *frame, struct err *e)
+int stream_pass_from(struct stream_writer *writer, int fd, const struct frame *frame, struct err *e)
 {
   uint8_t bytes[FRAME_HEADER_SIZE];
   struct iovec header = {.iov_base = bytes, .iov_len = FRAME_HEADER_SIZE};
@@ -241,10 +245,16 @@ int stream_pass(struct stream_writer *writer, struct stream_reader *reader,
   writer->bytes += FRAME_HEADER_SIZE + (uint64_t)frame->length;
   if (write_all(writer, &header, 1, e) < 0)
     return -1;
-  result = move_payload(writer, stream_hand_over(reader, frame->length), frame->length, e);
+  result = move_payload(writer, fd, frame->length, e);
   return result > 0
              ? err_set(e, "the stream ends behind offset %" PRIu64 " without END", frame->offset)
              : result;
+}
+
+int stream_pass(struct stream_writer *writer, struct stream_reader *reader,
+                const struct frame *frame, struct err *e)
+{
+  return stream_pass_from(writer, stream_hand_over(reader, frame->length), frame, e);
 }
 
 int stream_write_end(struct stream_writer *writer, struct err *e)

@@ -13,8 +13,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-enum { SEND_FD = 1 }; /* of the snapshot: the pipe takes the first two numbers */
-
 static int set_options(pid_t tid, long options, struct err *e)
 {
   if (ptrace(PTRACE_SETOPTIONS, tid, NULL, options) < 0)
@@ -46,51 +44,78 @@ int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, int32_t *num
   return set_options(snapshot->tid, PTRACE_O_EXITKILL, e);
 }
 
-/* Its descriptors are the process's: it leaves that table for an empty one of its own. */
-static int open_remote_pipe(struct tracee *snapshot, struct err *e)
+/*
+ * Its descriptors are the process's: it leaves that table for an empty one of its own, where pipe i
+ * is made of the numbers 2 * i and 2 * i + 1.
+ */
+static int open_remote_pipes(struct tracee *snapshot, struct err *e)
 {
   uint64_t area = tracee_scratch(snapshot);
-  struct remote_call calls[] = {
+  struct remote_call calls[1 + TRACEE_PIPES] = {
       {.number = SYS_close_range, .arguments = {0, ~0U, CLOSE_RANGE_UNSHARE}},
-      {.number = SYS_pipe2, .arguments = {area, O_CLOEXEC}},
   };
-  int pidfd, ends[2], fd;
+  int ends[2 * TRACEE_PIPES];
 
-  if (remote_batch(snapshot, calls, 2, e) != 2 || calls[0].result < 0 || calls[1].result < 0 ||
-      tracee_read(snapshot, area, ends, sizeof(ends), e) < 0 || ends[1] != SEND_FD)
+  for (size_t i = 0; i < TRACEE_PIPES; i++)
+    calls[1 + i] = (struct remote_call){.number = SYS_pipe2,
+                                        .arguments = {area + i * 2 * sizeof(ends[0]), O_CLOEXEC}};
+  if (remote_batch(snapshot, calls, ARRAY_LEN(calls), e) != ARRAY_LEN(calls) ||
+      calls[TRACEE_PIPES].result < 0 || tracee_read(snapshot, area, ends, sizeof(ends), e) < 0)
     return -1;
-  pidfd = pidfd_open(snapshot->tid, 0);
-  fd = pidfd_getfd(pidfd, ends[0], 0);
-  close(pidfd);
-  return fd;
+  for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+    if (ends[i] != (int)i)
+      return -1;
+  }
+  return 0;
 }
 
-int tracee_send_open(struct tracee *snapshot, uint64_t base)
+int tracee_send_open(struct tracee *snapshot, uint64_t base, int pipes[TRACEE_PIPES])
 {
+  const int size = TRACEE_PIPE_PAGES * 4096;
   struct err ignored = {""};
-  AUTO_CLOSE int fd = -1;
+  AUTO_CLOSE int pidfd = -1;
 
   /* A filter of its process could kill it. */
   if (set_options(snapshot->tid, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP, &ignored) < 0 ||
-      remote_adopt(snapshot, base, &ignored) < 0)
+      remote_adopt(snapshot, base, &ignored) < 0 || open_remote_pipes(snapshot, &ignored) < 0)
     return -1;
-  fd = open_remote_pipe(snapshot, &ignored);
-  if (fd < 0 || fcntl(fd, F_SETPIPE_SZ, TRACEE_SEND_PAGES * 4096) != TRACEE_SEND_PAGES * 4096)
-    return -1;
-  return take_fd(&fd);
+  pidfd = pidfd_open(snapshot->tid, 0);
+  for (size_t i = 0; i < TRACEE_PIPES; i++) {
+    pipes[i] = pidfd_getfd(pidfd, 2 * (int)i, 0);
+    if (pipes[i] < 0 || fcntl(pipes[i], F_SETPIPE_SZ, size) != size)
+      return -1;
+  }
+  return 0;
 }
 
-ssize_t tracee_send(struct tracee *snapshot, const struct iovec *parts, size_t count, struct err *e)
+int tracee_send(struct tracee *snapshot, const struct iovec *parts,
+                const size_t counts[TRACEE_PIPES], size_t sent[TRACEE_PIPES], struct err *e)
 {
+  struct remote_call calls[TRACEE_PIPES] = {0};
   uint64_t area = tracee_scratch(snapshot);
-  struct remote_call call = {.number = SYS_vmsplice, .arguments = {SEND_FD, area, count}};
+  size_t used = 0, sum = 0;
 
-  if (count > TRACEE_SEND_PAGES)
+  for (size_t i = 0; i < TRACEE_PIPES; i++) {
+    sent[i] = 0;
+    if (counts[i] == 0)
+      continue;
+    calls[used++] = (struct remote_call){
+        .number = SYS_vmsplice,
+        .arguments = {2 * i + 1, area + sum * sizeof(*parts), counts[i]},
+    };
+    sum += counts[i];
+  }
+  if (sum > TRACEE_SEND_PARTS)
     return err_set(e, "snapshot: too much at once");
-  if (tracee_write(snapshot, area, parts, count * sizeof(*parts), e) < 0 ||
-      remote_batch(snapshot, &call, 1, e) < 0)
+  /* Behind one that fails none is made. */
+  if (tracee_write(snapshot, area, parts, sum * sizeof(*parts), e) < 0 ||
+      remote_batch(snapshot, calls, used, e) < 0)
     return -1;
-  return call.result < 0 ? 0 : (ssize_t)call.result;
+  for (size_t i = 0; i < used; i++) {
+    if (calls[i].result > 0)
+      sent[calls[i].arguments[0] / 2] = (size_t)calls[i].result;
+  }
+  return 0;
 }
 
 void tracee_kill_snapshot(struct tracee *snapshot)

@@ -122,16 +122,19 @@ int tracee_write(const struct tracee *tracee, uint64_t address, const void *buff
 int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, int32_t *number, struct err *e);
 
 /*
- * Has the snapshot send pages through a pipe, by vmsplice(2): one copy less than /proc/PID/mem.
- * tracee_send_open gives us the pipe's end, -1 without a reason when that cannot be; its memory is
- * then to be read otherwise. base is of its process's remote mapping.
- * tracee_send takes what a pipe of TRACEE_SEND_PAGES has room for. Returns the bytes that are in
- * the pipe, fewer where a page cannot be read, or -1.
+ * Has the snapshot send pages through pipes, by vmsplice(2): one copy less than /proc/PID/mem.
+ * Several pipes are filled with one stop.
+ * tracee_send_open gives us the pipes' ends, which are the caller's to close. It returns -1 without
+ * a reason when that cannot be, with what is not open untouched; the memory is then to be read
+ * otherwise. base is of its process's remote mapping.
+ * tracee_send puts counts[i] of the parts, which follow each other, into pipe i, which is empty and
+ * has room for TRACEE_PIPE_PAGES. sent[i] tells how many bytes are there: fewer where a page cannot
+ * be read.
  */
-enum { TRACEE_SEND_PAGES = 256 };
-int tracee_send_open(struct tracee *snapshot, uint64_t base);
-ssize_t tracee_send(struct tracee *snapshot, const struct iovec *parts, size_t count,
-                    struct err *e);
+enum { TRACEE_PIPES = 6, TRACEE_PIPE_PAGES = 256, TRACEE_SEND_PARTS = 768 };
+int tracee_send_open(struct tracee *snapshot, uint64_t base, int pipes[TRACEE_PIPES]);
+int tracee_send(struct tracee *snapshot, const struct iovec *parts,
+                const size_t counts[TRACEE_PIPES], size_t sent[TRACEE_PIPES], struct err *e);
 
 /* Kills the snapshot. Its process must still reap it: tracee_reap, stopped, with remote calls. */
 void tracee_kill_snapshot(struct tracee *snapshot);

@@ -1,0 +1,113 @@
+#include "codec/scan.h"
+
+#include "base/cleanup.h"
+#include "stream/hold.h"
+#include "stream/stats.h"
+
+#include <string.h>
+
+enum { BLOCK_WORDS = 32 }; /* 256 bytes are looked at before the loop may end */
+
+/* A loop that the compiler vectorises: no exit within a block. */
+__attribute__((optimize("O3"), target_clones("avx2", "default"))) static bool is_zero_page(
+    const uint64_t *words)
+{
+  for (size_t block = 0; block < PAGE_SIZE_X86 / sizeof(*words); block += BLOCK_WORDS) {
+    uint64_t any = 0;
+
+    for (size_t i = 0; i < BLOCK_WORDS; i++)
+      any |= words[block + i];
+    if (any)
+      return false;
+  }
+  return true;
+}
+
+/* Stored pages that are not all zeros. */
+static uint64_t find_kept(const struct frame *frame)
+{
+  const uint8_t *page = frame->payload;
+  uint64_t kept = 0;
+
+  for (uint64_t bits = frame->stored; bits; bits &= bits - 1, page += PAGE_SIZE_X86) {
+    if (!is_zero_page((const uint64_t *)(const void *)page))
+      kept |= bits & -bits;
+  }
+  return kept;
+}
+
+/* In place: those that are kept move up. */
+static int leave_out(struct frame *frame, uint64_t kept, struct err *e)
+{
+  uint8_t *page = (uint8_t *)frame->payload;
+  uint8_t *to = page;
+
+  if (stream_check_payload(frame, e) < 0)
+    return -1;
+  for (uint64_t bits = frame->stored; bits; bits &= bits - 1, page += PAGE_SIZE_X86) {
+    if (!(kept & bits & -bits))
+      continue;
+    if (to != page)
+      memcpy(to, page, PAGE_SIZE_X86);
+    to += PAGE_SIZE_X86;
+  }
+  frame->stored = kept;
+  frame->length = frame_raw_length(frame);
+  frame->crc_known = false;
+  return 0;
+}
+
+static int scan_payload(struct hold *hold, struct stream_reader *reader,
+                        struct stream_writer *writer, struct frame *frame, struct err *e)
+{
+  size_t length = frame->length;
+  int held = hold_payload(hold, reader, frame, stream_slot(writer), e);
+  uint64_t kept;
+
+  if (held < 0)
+    return -1;
+  kept = find_kept(frame);
+  if (kept == frame->stored && held)
+    return hold_pass(hold, writer, frame, e);
+  if (kept != frame->stored && leave_out(frame, kept, e) < 0)
+    return -1;
+  if (held && hold_drop(hold, length, e) < 0)
+    return -1;
+  return stream_write(writer, frame, e);
+}
+
+static int scan(struct stream_reader *reader, struct stream_writer *writer, struct err *e)
+{
+  CLEANUP(hold_close) struct hold hold;
+  struct frame frame;
+  int result;
+
+  hold_open(&hold);
+  while ((result = stream_next(reader, &frame, e)) == 1) {
+    bool raw = frame.type == FRAME_PAGES && frame.codec == CODEC_NONE && frame.length > 0;
+
+    if ((raw ? scan_payload(&hold, reader, writer, &frame, e)
+             : stream_pass(writer, reader, &frame, e)) < 0)
+      return -1;
+  }
+  return result < 0 ? -1 : stream_write_end(writer, e);
+}
+
+int scan_run(const struct pool_options *options, struct err *e)
+{
+  struct stats_clock clock = stats_start();
+  struct stream_header header;
+  CLEANUP(stream_reader_cleanup)
+  struct stream_reader *reader = stream_reader_new(options->in_fd, &header, e);
+  CLEANUP(stream_writer_cleanup)
+  struct stream_writer *writer = reader ? stream_writer_new(options->out_fd, &header, e) : NULL;
+
+  if (!reader || !writer)
+    return -1;
+  if (options->splice)
+    stream_writer_trust_reader(writer);
+  if (scan(reader, writer, e) < 0)
+    return -1;
+  return stats_write(options->stats_fd, options->stage, &clock, stream_reader_totals(reader).bytes,
+                     stream_writer_totals(writer).bytes, NULL, e);
+}
