@@ -232,19 +232,22 @@ static void test_snapshot(void)
     struct iovec parts[2] = {{(void *)private, 4096}, {(void *)shared, 4096}};
     struct iovec bad[2] = {{(void *)private, 4096}, {(void *)8, 4096}};
     uint64_t page[512] = {0};
-    const size_t both[TRACEE_PIPES] = {1, 1}, one[TRACEE_PIPES] = {2};
+    const size_t both[TRACEE_PIPES] = {1, [2] = 1}, one[TRACEE_PIPES] = {2};
     size_t sent[TRACEE_PIPES];
-    int pipes[TRACEE_PIPES] = {-1, -1, -1, -1, -1, -1};
+    int pipes[TRACEE_PIPES];
 
+    memset(pipes, -1, sizeof(pipes));
     ok(tracee_send_open(&snapshot, base, pipes) == 0 &&
-           tracee_send(&snapshot, parts, both, sent, &e) == 0 && sent[0] == 4096 &&
-           sent[1] == 4096 && sent[2] == 0 && read(pipes[0], page, 4096) == 4096 &&
-           page[0] == first && read(pipes[1], page, 4096) == 4096,
+           tracee_send_start(&snapshot, parts, both, &e) == 0 &&
+           tracee_send_end(&snapshot, sent, &e) == 0 && sent[0] == 4096 && sent[1] == 0 &&
+           sent[2] == 4096 && read(pipes[0], page, 4096) == 4096 && page[0] == first &&
+           read(pipes[2], page, 4096) == 4096,
        "it sends its pages %s", e.text);
-    ok(tracee_send(&snapshot, bad, one, sent, &e) == 0 && sent[0] == 4096 &&
+    ok(tracee_send_start(&snapshot, bad, one, &e) == 0 &&
+           tracee_send_end(&snapshot, sent, &e) == 0 && sent[0] == 4096 &&
            read(pipes[0], page, 4096) == 4096 && page[0] == first &&
-           tracee_send(&snapshot, (struct iovec[]){bad[1], bad[0]}, both, sent, &e) == 0 &&
-           sent[0] == 0 && sent[1] == 0,
+           tracee_send_start(&snapshot, (struct iovec[]){bad[1], bad[0]}, both, &e) == 0 &&
+           tracee_send_end(&snapshot, sent, &e) == 0 && sent[0] == 0 && sent[2] == 0,
        "up to one that is not there %s", e.text);
     for (size_t i = 0; i < TRACEE_PIPES; i++)
       close(pipes[i]);

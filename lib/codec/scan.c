@@ -3,38 +3,9 @@
 #include "base/cleanup.h"
 #include "stream/hold.h"
 #include "stream/stats.h"
+#include "stream/zero.h"
 
 #include <string.h>
-
-enum { BLOCK_WORDS = 32 }; /* 256 bytes are looked at before the loop may end */
-
-/* A loop that the compiler vectorises: no exit within a block. */
-__attribute__((optimize("O3"), target_clones("avx2", "default"))) static bool is_zero_page(
-    const uint64_t *words)
-{
-  for (size_t block = 0; block < PAGE_SIZE_X86 / sizeof(*words); block += BLOCK_WORDS) {
-    uint64_t any = 0;
-
-    for (size_t i = 0; i < BLOCK_WORDS; i++)
-      any |= words[block + i];
-    if (any)
-      return false;
-  }
-  return true;
-}
-
-/* Stored pages that are not all zeros. */
-static uint64_t find_kept(const struct frame *frame)
-{
-  const uint8_t *page = frame->payload;
-  uint64_t kept = 0;
-
-  for (uint64_t bits = frame->stored; bits; bits &= bits - 1, page += PAGE_SIZE_X86) {
-    if (!is_zero_page((const uint64_t *)(const void *)page))
-      kept |= bits & -bits;
-  }
-  return kept;
-}
 
 /* In place: those that are kept move up. */
 static int leave_out(struct frame *frame, uint64_t kept, struct err *e)
@@ -66,7 +37,8 @@ static int scan_payload(struct hold *hold, struct stream_reader *reader,
 
   if (held < 0)
     return -1;
-  kept = find_kept(frame);
+  kept = zero_kept(frame->payload, frame->stored);
+  frame->flags |= kept ? FRAME_NO_ZEROS : 0;
   if (kept == frame->stored && held)
     return hold_pass(hold, writer, frame, e);
   if (kept != frame->stored && leave_out(frame, kept, e) < 0)
@@ -84,10 +56,11 @@ static int scan(struct stream_reader *reader, struct stream_writer *writer, stru
 
   hold_open(&hold);
   while ((result = stream_next(reader, &frame, e)) == 1) {
-    bool raw = frame.type == FRAME_PAGES && frame.codec == CODEC_NONE && frame.length > 0;
+    bool to_see = frame.type == FRAME_PAGES && frame.codec == CODEC_NONE && frame.length > 0 &&
+                  !(frame.flags & FRAME_NO_ZEROS);
 
-    if ((raw ? scan_payload(&hold, reader, writer, &frame, e)
-             : stream_pass(writer, reader, &frame, e)) < 0)
+    if ((to_see ? scan_payload(&hold, reader, writer, &frame, e)
+                : stream_pass(writer, reader, &frame, e)) < 0)
       return -1;
   }
   return result < 0 ? -1 : stream_write_end(writer, e);

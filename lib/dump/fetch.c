@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -77,35 +78,59 @@ static int drain(int pipe, size_t size, struct err *e)
   return 0;
 }
 
+/* Where the frames to come have their pipes. */
+static unsigned next_half(const struct fetch *fetch)
+{
+  return FETCH_PIPES - fetch->first;
+}
+
+static void open_pipes(struct fetch *fetch)
+{
+  struct source *source = fetch->source;
+
+  fetch->tried = true;
+  fetch->sends = peek_open(&fetch->peek) &&
+                 tracee_send_open(&source->snapshot, source->remote_base, fetch->pipes) == 0;
+}
+
 int fetch_ask(struct fetch *fetch, const struct frame *frames, size_t count, struct err *e)
 {
   struct iovec parts[FETCH_FRAMES * FRAME_RUNS];
-  size_t counts[TRACEE_PIPES] = {0}, sizes[TRACEE_PIPES] = {0}, part_count = 0;
+  size_t counts[TRACEE_PIPES] = {0}, part_count = 0;
 
-  if (fetch->mem >= 0 && !fetch->tried && fetch->bytes >= PIPE_FROM) {
-    fetch->tried = true;
-    fetch->sends =
-        peek_open(&fetch->peek) &&
-        tracee_send_open(&fetch->source->snapshot, fetch->source->remote_base, fetch->pipes) == 0;
-  }
-  if (!fetch->sends)
-    return 0;
-  for (size_t i = 0; i < count; i++) {
+  if (fetch->mem >= 0 && !fetch->tried && fetch->bytes >= PIPE_FROM)
+    open_pipes(fetch);
+  memset(fetch->asked, 0, sizeof(fetch->asked));
+  for (size_t i = 0; i < count && fetch->sends; i++) {
     unsigned runs = to_iovecs(&frames[i], parts + part_count);
+    size_t pipe = next_half(fetch) + i / FETCH_PIPE_FRAMES;
 
     part_count += runs;
-    counts[i / FETCH_PIPE_FRAMES] += runs;
-    sizes[i / FETCH_PIPE_FRAMES] += frame_raw_length(&frames[i]);
+    counts[pipe] += runs;
+    fetch->asked[pipe] += frame_raw_length(&frames[i]);
   }
-  if (tracee_send(&fetch->source->snapshot, parts, counts, fetch->in_pipe, e) < 0)
+  fetch->asking = part_count > 0;
+  return fetch->asking ? tracee_send_start(&fetch->source->snapshot, parts, counts, e) : 0;
+}
+
+int fetch_turn(struct fetch *fetch, struct err *e)
+{
+  size_t sent[TRACEE_PIPES];
+  unsigned first = next_half(fetch);
+
+  fetch->first = first;
+  if (!fetch->asking)
+    return 0;
+  fetch->asking = false;
+  if (tracee_send_end(&fetch->source->snapshot, sent, e) < 0)
     return -1;
-  for (size_t i = 0; i < TRACEE_PIPES; i++) {
+  for (size_t i = first; i < first + FETCH_PIPES; i++) {
+    bool whole = sent[i] == fetch->asked[i];
+
     /* Some may not be read by the process itself. */
-    if (fetch->in_pipe[i] == sizes[i])
-      continue;
-    if (drain(fetch->pipes[i], fetch->in_pipe[i], e) < 0)
+    if (!whole && drain(fetch->pipes[i], sent[i], e) < 0)
       return -1;
-    fetch->in_pipe[i] = 0;
+    fetch->in_pipe[i] = whole ? sent[i] : 0;
   }
   return 0;
 }
@@ -125,6 +150,11 @@ static int read_snapshot(const struct fetch *fetch, const struct iovec *runs, un
     buffer += n;
   }
   return 0;
+}
+
+static size_t pipe_of(const struct fetch *fetch, size_t index)
+{
+  return fetch->first + index / FETCH_PIPE_FRAMES;
 }
 
 static int read_pipe(struct fetch *fetch, size_t which, uint8_t *buffer, size_t size, struct err *e)
@@ -147,8 +177,8 @@ int fetch_read(struct fetch *fetch, size_t index, const struct frame *frame, uin
   pid_t pid = fetch->source->pid;
 
   fetch->bytes += size;
-  if (fetch->in_pipe[index / FETCH_PIPE_FRAMES])
-    return read_pipe(fetch, index / FETCH_PIPE_FRAMES, buffer, size, e);
+  if (fetch->in_pipe[pipe_of(fetch, index)])
+    return read_pipe(fetch, pipe_of(fetch, index), buffer, size, e);
   if (fetch->mem >= 0)
     return read_snapshot(fetch, remote, count, buffer, e);
   if (process_vm_readv(pid, &local, 1, remote, count, 0) == (ssize_t)size)
@@ -162,15 +192,21 @@ int fetch_read(struct fetch *fetch, size_t index, const struct frame *frame, uin
   return 0;
 }
 
-int fetch_pass(struct fetch *fetch, size_t index, struct frame *frame, void *buffer,
-               struct stream_writer *writer, struct err *e)
+bool fetch_peek(struct fetch *fetch, size_t index, const struct frame *frame, void *buffer)
 {
-  size_t which = index / FETCH_PIPE_FRAMES;
+  size_t which = pipe_of(fetch, index);
 
-  if (!fetch->in_pipe[which] || !peek_at(&fetch->peek, fetch->pipes[which], buffer, frame->length))
-    return 0;
-  frame->payload_crc = crc32c(0, buffer, frame->length);
+  return fetch->in_pipe[which] > 0 &&
+         peek_at(&fetch->peek, fetch->pipes[which], buffer, frame->length);
+}
+
+int fetch_pass(struct fetch *fetch, size_t index, struct frame *frame, struct stream_writer *writer,
+               struct err *e)
+{
+  size_t which = pipe_of(fetch, index);
+
+  frame->payload_crc = crc32c(0, frame->payload, frame->length);
   fetch->in_pipe[which] -= frame->length;
   fetch->bytes += frame->length;
-  return stream_pass_from(writer, fetch->pipes[which], frame, e) < 0 ? -1 : 1;
+  return stream_pass_from(writer, fetch->pipes[which], frame, e);
 }

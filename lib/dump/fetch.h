@@ -12,16 +12,19 @@ struct fetch {
   int mem;                      /* /proc/PID/mem of the snapshot, or -1 */
   int pipes[TRACEE_PIPES];      /* from the snapshot, or -1 */
   size_t in_pipe[TRACEE_PIPES]; /* bytes that wait there */
+  size_t asked[TRACEE_PIPES];   /* bytes that are to come */
+  unsigned first;               /* pipe of the frames that are read; the next use the other half */
+  bool sends, tried;            /* there are pipes; it was tried to have them */
+  bool asking;
   struct peek peek;
-  bool sends;
-  bool tried;     /* to have pipes */
   uint64_t bytes; /* that were read */
 };
 
-/* Frames that may be asked for at once: each has a pipe's share for itself. */
+/* Frames that may be asked for at once: some share a pipe. */
 enum {
   FETCH_PIPE_FRAMES = TRACEE_PIPE_PAGES / EXTENT_PAGES,
-  FETCH_FRAMES = TRACEE_PIPES * FETCH_PIPE_FRAMES,
+  FETCH_PIPES = TRACEE_PIPES / 2,
+  FETCH_FRAMES = FETCH_PIPES * FETCH_PIPE_FRAMES,
 };
 
 /* Of the process itself, or of its snapshot. */
@@ -29,19 +32,22 @@ int fetch_open(struct fetch *fetch, struct source *source, bool of_snapshot, str
 void fetch_close(struct fetch *fetch);
 
 /*
- * Announces frames (address, stored): fetch_read or fetch_pass must then be called for each that
- * has stored pages, in order, with its index.
+ * Asks for frames (address, stored): while they are on their way, those that were asked for before
+ * can be had. fetch_turn waits for them; from then on they are the ones that can be had.
  */
 int fetch_ask(struct fetch *fetch, const struct frame *frames, size_t count, struct err *e);
+int fetch_turn(struct fetch *fetch, struct err *e);
+
+/* To be called for each frame that has stored pages, in order, with its index: */
 int fetch_read(struct fetch *fetch, size_t index, const struct frame *frame, uint8_t *buffer,
                struct err *e);
 
 /*
- * The frame to the stream with the snapshot's own pages, if they are in a pipe: nobody writes to
- * them, so that no reader has to be trusted. The buffer is for a look at them: their checksum.
- * Returns 1 when that is done, 0 when the frame is to be read, -1 with e set.
+ * Or, where the snapshot's own pages are in a pipe: a look at them (true: the buffer has them), and
+ * then the frame goes to the stream with them. Nobody writes to them: no reader has to be trusted.
  */
-int fetch_pass(struct fetch *fetch, size_t index, struct frame *frame, void *buffer,
-               struct stream_writer *writer, struct err *e);
+bool fetch_peek(struct fetch *fetch, size_t index, const struct frame *frame, void *buffer);
+int fetch_pass(struct fetch *fetch, size_t index, struct frame *frame, struct stream_writer *writer,
+               struct err *e);
 
 #endif

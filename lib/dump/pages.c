@@ -7,6 +7,7 @@
 #include "dump/capture.h"
 #include "dump/fetch.h"
 #include "proc/pagemap.h"
+#include "stream/zero.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +16,12 @@
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* Frames whose pages are fetched together. */
+struct group {
+  struct frame frames[FETCH_FRAMES];
+  size_t count;
+};
 
 /* The window that is being filled. */
 struct emitter {
@@ -30,8 +37,8 @@ struct emitter {
   uint64_t address;
   uint64_t present;
   uint64_t stored;
-  struct frame waiting[FETCH_FRAMES];
-  size_t waiting_count;
+  struct group groups[2]; /* one is asked for, while the one before it is written */
+  unsigned growing;       /* index of the one that frames are put into */
 };
 
 enum { HOLD_LIMIT = 64 << 20 };
@@ -52,51 +59,60 @@ static int hold(struct emitter *emitter, const struct frame *frame, struct err *
   return emitter->held_bytes > HOLD_LIMIT ? 1 : 0;
 }
 
-/* The pages of a frame that waits, to the stream or to be held. */
-static int emit(struct emitter *emitter, size_t index, struct err *e)
+/* What is known of a payload while it is in the cache. */
+static void judge(struct frame *frame)
 {
-  struct frame *frame = &emitter->waiting[index];
-  int passed = 0;
-
-  frame->payload = stream_slot(emitter->writer);
-  frame->length = frame_raw_length(frame);
-  if (frame->length && !emitter->holds)
-    passed =
-        fetch_pass(&emitter->fetch, index, frame, stream_slot(emitter->writer), emitter->writer, e);
-  if (passed)
-    return passed < 0 ? -1 : 0;
-  if (frame->length &&
-      fetch_read(&emitter->fetch, index, frame, stream_slot(emitter->writer), e) < 0)
-    return -1;
-  if (emitter->holds)
-    return hold(emitter, frame, e);
-  return stream_write(emitter->writer, frame, e);
+  if (frame->length && zero_kept(frame->payload, frame->stored) == frame->stored)
+    frame->flags |= FRAME_NO_ZEROS;
 }
 
-/* All frames that wait. */
-static int emit_waiting(struct emitter *emitter, struct err *e)
+/* The pages of a frame that was asked for, to the stream or to be held. */
+static int emit(struct emitter *emitter, size_t index, struct frame *frame, struct err *e)
 {
-  size_t count = emitter->waiting_count;
-  int result = fetch_ask(&emitter->fetch, emitter->waiting, count, e);
+  struct fetch *fetch = &emitter->fetch;
+  void *buffer = stream_slot(emitter->writer);
+  bool peeked;
 
-  emitter->waiting_count = 0;
-  for (size_t i = 0; i < count && result == 0; i++)
-    result = emit(emitter, i, e);
-  return result;
+  frame->payload = buffer;
+  frame->length = frame_raw_length(frame);
+  peeked = frame->length && !emitter->holds && fetch_peek(fetch, index, frame, buffer);
+  if (frame->length && !peeked && fetch_read(fetch, index, frame, buffer, e) < 0)
+    return -1;
+  judge(frame);
+  if (peeked)
+    return fetch_pass(fetch, index, frame, emitter->writer, e);
+  return emitter->holds ? hold(emitter, frame, e) : stream_write(emitter->writer, frame, e);
+}
+
+/* Asks for the one group and writes the other. */
+static int turn(struct emitter *emitter, struct err *e)
+{
+  struct group *asked = &emitter->groups[emitter->growing];
+  struct group *there = &emitter->groups[!emitter->growing];
+  int result = fetch_ask(&emitter->fetch, asked->frames, asked->count, e);
+
+  for (size_t i = 0; i < there->count && result == 0; i++)
+    result = emit(emitter, i, &there->frames[i], e);
+  there->count = 0;
+  emitter->growing = !emitter->growing;
+  return result == 0 ? fetch_turn(&emitter->fetch, e) : result;
 }
 
 /* The window is done: its frame waits until there is enough to ask for at once. */
 static int flush(struct emitter *emitter, struct err *e)
 {
+  struct group *group;
+
   if (!emitter->present)
     return 0;
-  if (emitter->waiting_count == FETCH_FRAMES) {
-    int result = emit_waiting(emitter, e);
+  if (emitter->groups[emitter->growing].count == FETCH_FRAMES) {
+    int result = turn(emitter, e);
 
     if (result != 0)
       return result;
   }
-  emitter->waiting[emitter->waiting_count++] = (struct frame){
+  group = &emitter->groups[emitter->growing];
+  group->frames[group->count++] = (struct frame){
       .type = FRAME_PAGES,
       .flags = FRAME_MUST_UNDERSTAND,
       .space = emitter->space,
@@ -114,7 +130,9 @@ static int finish(struct emitter *emitter, struct err *e)
 {
   int result = flush(emitter, e);
 
-  return result == 0 ? emit_waiting(emitter, e) : result;
+  for (int i = 0; i < 2 && result == 0; i++)
+    result = turn(emitter, e);
+  return result;
 }
 
 /* Inherited pages of the window: they have had their frame. */
@@ -247,6 +265,7 @@ static int emit_window(struct emitter *emitter, const struct object *object, uin
   memset((uint8_t *)stream_slot(emitter->writer) + (end - offset), 0, padded - end);
   if (read_object(object, stream_slot(emitter->writer), end - offset, offset, e) < 0)
     return -1;
+  judge(&frame);
   emitter->capture->memory_bytes += frame.length;
   return stream_write(emitter->writer, &frame, e);
 }

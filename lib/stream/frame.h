@@ -28,7 +28,9 @@ enum frame_type {
 };
 
 enum {
-  FRAME_MUST_UNDERSTAND = 1 << 0, /* in frame.flags: a reader that does not know the type refuses */
+  /* in frame.flags */
+  FRAME_MUST_UNDERSTAND = 1 << 0, /* a reader that does not know the type refuses */
+  FRAME_NO_ZEROS = 1 << 1,        /* PAGES: who made it saw that no stored page is zero-filled */
 };
 
 enum codec_id {

@@ -88,6 +88,11 @@ static bool is_known(uint16_t type)
   return type >= FRAME_STATE && type <= FRAME_END;
 }
 
+static uint16_t known_flags(uint16_t type)
+{
+  return type == FRAME_PAGES ? FRAME_MUST_UNDERSTAND | FRAME_NO_ZEROS : FRAME_MUST_UNDERSTAND;
+}
+
 int wire_get_frame(const uint8_t bytes[FRAME_HEADER_SIZE], struct frame *frame, struct err *e)
 {
   if (get32(bytes + 44) != crc32c(0, bytes, 44))
@@ -104,7 +109,7 @@ int wire_get_frame(const uint8_t bytes[FRAME_HEADER_SIZE], struct frame *frame, 
       .stored = get64(bytes + 32),
       .codec = bytes[40],
   };
-  if (frame->flags & ~FRAME_MUST_UNDERSTAND || !all_zero(bytes + 41, 3))
+  if (frame->flags & ~known_flags(frame->type) || !all_zero(bytes + 41, 3))
     return err_set(e, "frame header: reserved bits are set");
   if (!is_known(frame->type) && frame->flags & FRAME_MUST_UNDERSTAND)
     return err_set(e, "frame type %d is not known here and must be understood", frame->type);

@@ -15,16 +15,12 @@ static uint64_t calls_area(const struct tracee *tracee)
          REMOTE_BATCH_LIMIT * sizeof(struct remote_call);
 }
 
-int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e)
+int remote_batch_start(struct tracee *tracee, const struct remote_call *calls, size_t count,
+                       struct err *e)
 {
   uint64_t area = calls_area(tracee);
-  const uint64_t all = ~UINT64_C(0);
   struct user_regs_struct regs;
 
-  if (count == 0)
-    return 0;
-  if (count > REMOTE_BATCH_LIMIT)
-    count = REMOTE_BATCH_LIMIT;
   if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
     return -1;
   if (tracee_write(tracee, area, calls, count * sizeof(*calls), e) < 0)
@@ -33,7 +29,19 @@ int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count,
   regs.rip = tracee->remote->base + remote_offset(trampoline_batch);
   regs.rbx = area;
   regs.r12 = count;
-  if (remote_divert(tracee, &regs, e) < 0 || remote_run_to(tracee, PTRACE_CONT, SIGTRAP, e) < 0)
+  if (remote_divert(tracee, &regs, e) < 0)
+    return -1;
+  if (ptrace(PTRACE_CONT, tracee->tid, NULL, 0) < 0)
+    return err_sys(e, "thread %d: continue", tracee->tid);
+  return 0;
+}
+
+int remote_batch_end(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e)
+{
+  const uint64_t all = ~UINT64_C(0);
+  struct user_regs_struct regs;
+
+  if (remote_wait_for(tracee, PTRACE_CONT, SIGTRAP, e) < 0)
     return -1;
   if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
     return err_sys(e, "thread %d: registers", tracee->tid);
@@ -43,9 +51,20 @@ int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count,
   if (regs.r12 >= count)
     return err_set(e, "pid %d: a batch of system calls went astray", tracee->pid);
   count -= regs.r12;
-  if (tracee_read(tracee, area, calls, count * sizeof(*calls), e) < 0)
+  if (tracee_read(tracee, calls_area(tracee), calls, count * sizeof(*calls), e) < 0)
     return -1;
   return (int)count;
+}
+
+int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e)
+{
+  if (count == 0)
+    return 0;
+  if (count > REMOTE_BATCH_LIMIT)
+    count = REMOTE_BATCH_LIMIT;
+  return remote_batch_start(tracee, calls, count, e) < 0
+             ? -1
+             : remote_batch_end(tracee, calls, count, e);
 }
 
 static uint64_t bit_of(int signal_number)

@@ -104,15 +104,19 @@ static bool is_clone_event(int event)
   return event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE;
 }
 
-int remote_run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
+static int run_on(const struct tracee *tracee, enum __ptrace_request request, int deliver,
+                  struct err *e)
 {
-  int deliver = 0;
+  if (ptrace(request, tracee->tid, NULL, deliver) < 0)
+    return err_sys(e, "thread %d: continue", tracee->tid);
+  return 0;
+}
 
+int remote_wait_for(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
+{
   for (;;) {
-    int status;
+    int deliver, status;
 
-    if (ptrace(request, tracee->tid, NULL, deliver) < 0)
-      return err_sys(e, "thread %d: continue", tracee->tid);
     while (waitpid(tracee->tid, &status, __WALL) < 0) {
       if (errno != EINTR)
         return err_sys(e, "thread %d: wait", tracee->tid);
@@ -139,7 +143,14 @@ int remote_run_to(struct tracee *tracee, enum __ptrace_request request, int want
     if (deliver == SIGSEGV || deliver == SIGILL || deliver == SIGBUS)
       return err_set(e, "pid %d: thread %d: signal %d in a remote system call", tracee->pid,
                      tracee->tid, deliver);
+    if (run_on(tracee, request, deliver, e) < 0)
+      return -1;
   }
+}
+
+int remote_run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
+{
+  return run_on(tracee, request, 0, e) < 0 ? -1 : remote_wait_for(tracee, request, wanted, e);
 }
 
 struct user_regs_struct remote_registers(const struct tracee *tracee)

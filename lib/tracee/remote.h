@@ -50,6 +50,10 @@ int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, struct e
  */
 int remote_run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e);
 
+/* The second half of it, for a thread that runs already. */
+int remote_wait_for(struct tracee *tracee, enum __ptrace_request request, int wanted,
+                    struct err *e);
+
 /* clone(2) whose child never runs: it is stopped, or exits when nobody traces it. */
 int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e);
 
@@ -66,6 +70,11 @@ int remote_adopt(struct tracee *child, uint64_t base, struct err *e);
  * Returns how many ran (the last of these may have failed), -1 with e set.
  */
 int remote_batch(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e);
+
+/* The same in two steps, between which it runs beside us: count is at most the limit, not 0. */
+int remote_batch_start(struct tracee *tracee, const struct remote_call *calls, size_t count,
+                       struct err *e);
+int remote_batch_end(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e);
 
 /*
  * Ends the process as wait(2) status `code` tells: by exit status or by signal. Returns when its

@@ -88,18 +88,16 @@ int tracee_send_open(struct tracee *snapshot, uint64_t base, int pipes[TRACEE_PI
   return 0;
 }
 
-int tracee_send(struct tracee *snapshot, const struct iovec *parts,
-                const size_t counts[TRACEE_PIPES], size_t sent[TRACEE_PIPES], struct err *e)
+int tracee_send_start(struct tracee *snapshot, const struct iovec *parts,
+                      const size_t counts[TRACEE_PIPES], struct err *e)
 {
-  struct remote_call calls[TRACEE_PIPES] = {0};
+  struct remote_call calls[TRACEE_PIPES];
   uint64_t area = tracee_scratch(snapshot);
-  size_t used = 0, sum = 0;
+  size_t sum = 0;
 
+  /* No parts are sent as well as some: so each call is for one pipe. */
   for (size_t i = 0; i < TRACEE_PIPES; i++) {
-    sent[i] = 0;
-    if (counts[i] == 0)
-      continue;
-    calls[used++] = (struct remote_call){
+    calls[i] = (struct remote_call){
         .number = SYS_vmsplice,
         .arguments = {2 * i + 1, area + sum * sizeof(*parts), counts[i]},
     };
@@ -107,14 +105,21 @@ int tracee_send(struct tracee *snapshot, const struct iovec *parts,
   }
   if (sum > TRACEE_SEND_PARTS)
     return err_set(e, "snapshot: too much at once");
-  /* Behind one that fails none is made. */
-  if (tracee_write(snapshot, area, parts, sum * sizeof(*parts), e) < 0 ||
-      remote_batch(snapshot, calls, used, e) < 0)
+  return tracee_write(snapshot, area, parts, sum * sizeof(*parts), e) < 0
+             ? -1
+             : remote_batch_start(snapshot, calls, TRACEE_PIPES, e);
+}
+
+int tracee_send_end(struct tracee *snapshot, size_t sent[TRACEE_PIPES], struct err *e)
+{
+  struct remote_call calls[TRACEE_PIPES];
+  int made = remote_batch_end(snapshot, calls, TRACEE_PIPES, e);
+
+  if (made < 0)
     return -1;
-  for (size_t i = 0; i < used; i++) {
-    if (calls[i].result > 0)
-      sent[calls[i].arguments[0] / 2] = (size_t)calls[i].result;
-  }
+  /* Behind one that fails none is made. */
+  for (int i = 0; i < TRACEE_PIPES; i++)
+    sent[i] = i < made && calls[i].result > 0 ? (size_t)calls[i].result : 0;
   return 0;
 }
 

@@ -127,14 +127,16 @@ int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, int32_t *num
  * tracee_send_open gives us the pipes' ends, which are the caller's to close. It returns -1 without
  * a reason when that cannot be, with what is not open untouched; the memory is then to be read
  * otherwise. base is of its process's remote mapping.
- * tracee_send puts counts[i] of the parts, which follow each other, into pipe i, which is empty and
- * has room for TRACEE_PIPE_PAGES. sent[i] tells how many bytes are there: fewer where a page cannot
- * be read.
+ * tracee_send_start has counts[i] of the parts, which follow each other, put into pipe i; those
+ * that are meant are empty and have room for TRACEE_PIPE_PAGES. The others can be read meanwhile.
+ * tracee_send_end waits until it is done: sent[i] tells how many bytes are there, fewer where a
+ * page cannot be read.
  */
-enum { TRACEE_PIPES = 6, TRACEE_PIPE_PAGES = 256, TRACEE_SEND_PARTS = 768 };
+enum { TRACEE_PIPES = 12, TRACEE_PIPE_PAGES = 256, TRACEE_SEND_PARTS = 768 };
 int tracee_send_open(struct tracee *snapshot, uint64_t base, int pipes[TRACEE_PIPES]);
-int tracee_send(struct tracee *snapshot, const struct iovec *parts,
-                const size_t counts[TRACEE_PIPES], size_t sent[TRACEE_PIPES], struct err *e);
+int tracee_send_start(struct tracee *snapshot, const struct iovec *parts,
+                      const size_t counts[TRACEE_PIPES], struct err *e);
+int tracee_send_end(struct tracee *snapshot, size_t sent[TRACEE_PIPES], struct err *e);
 
 /* Kills the snapshot. Its process must still reap it: tracee_reap, stopped, with remote calls. */
 void tracee_kill_snapshot(struct tracee *snapshot);
