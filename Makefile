@@ -96,9 +96,11 @@ test: setup
 	+@$(MAKE) --no-print-directory all unit fixtures
 	@scripts/test
 
+# make bench BENCH="--size 1024 --rounds 3"
+BENCH :=
 bench: setup
 	+@$(MAKE) --no-print-directory all fixtures
-	@scripts/bench
+	@scripts/bench --json $(BUILD)/bench.json --svg $(BUILD)/bench.svg $(BENCH)
 
 SANITIZER_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 sanitize: setup
