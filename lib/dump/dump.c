@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -233,19 +234,29 @@ struct taking {
   struct capture *capture;
   struct stream_writer *writer;
   struct keeper keeper; /* when there are to be snapshots */
-  int nice;             /* ours, before we hurried */
+  int policy, nice;     /* ours, before we hurried */
+  struct sched_param priority;
   double pause;
 };
 
-/* While all wait for us, and we for threads of the tree, we go before others if we may. */
+/*
+ * While all wait for us, and we for threads of the tree, we go before others if we may: as a real
+ * time program, so that none that we wake takes our processor from us, or else by our nice value.
+ */
 static void hurry(struct taking *taking)
 {
+  const struct sched_param lowest = {.sched_priority = 1};
+
+  taking->policy = sched_getscheduler(0);
+  sched_getparam(0, &taking->priority);
   taking->nice = getpriority(PRIO_PROCESS, 0);
-  setpriority(PRIO_PROCESS, 0, -20);
+  if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest) < 0)
+    setpriority(PRIO_PROCESS, 0, -20);
 }
 
 static void calm(const struct taking *taking)
 {
+  sched_setscheduler(0, taking->policy, &taking->priority);
   setpriority(PRIO_PROCESS, 0, taking->nice);
 }
 

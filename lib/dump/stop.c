@@ -41,43 +41,52 @@ static bool waits_for_vfork(pid_t pid, pid_t tid)
          strtol(text, NULL, 10) == SYS_clone3;
 }
 
+/* The leader, then by number. */
+static int compare_threads(const void *one, const void *two)
+{
+  const struct tracee *a = one;
+  const struct tracee *b = two;
+
+  if ((a->tid == a->pid) != (b->tid == b->pid))
+    return a->tid == a->pid ? -1 : 1;
+  return a->tid < b->tid ? -1 : a->tid > b->tid;
+}
+
 static struct tracee *find_thread(const struct source *source, pid_t tid)
 {
-  for (size_t i = 0; i < source->thread_count; i++) {
-    if (source->threads[i].tid == tid)
-      return &source->threads[i];
-  }
-  return NULL;
+  const struct tracee key = {.pid = source->pid, .tid = tid};
+
+  return source->thread_count ? bsearch(&key, source->threads, source->thread_count,
+                                        sizeof(*source->threads), compare_threads)
+                              : NULL;
 }
 
 /* Seizes threads of the process that are not yet: how many were new, or -1. */
 static int seize_threads(struct source *source, struct err *e)
 {
   CLEANUP(proc_list_free) struct proc_list threads = {0};
-  int found = 0;
+  struct tracee *larger;
+  size_t count = source->thread_count;
+  int found;
   int result = proc_threads(source->pid, &threads, e);
 
   if (result != 0)
     return result < 0 ? -1 : 0;
-  for (size_t i = 0; i < threads.count; i++) {
-    struct tracee tracee;
-    struct tracee *larger;
-
+  larger = reallocarray(source->threads, count + threads.count, sizeof(*larger));
+  if (!larger)
+    return err_sys(e, "pid %d: threads", source->pid);
+  source->threads = larger;
+  for (size_t i = 0; i < threads.count && result >= 0; i++) {
     if (find_thread(source, threads.items[i]))
       continue;
-    larger = reallocarray(source->threads, source->thread_count + 1, sizeof(*larger));
-    if (!larger)
-      return err_sys(e, "pid %d: threads", source->pid);
-    source->threads = larger;
-    result = tracee_seize(&tracee, source->pid, threads.items[i], e);
-    if (result < 0)
-      return -1;
-    if (result > 0)
-      continue;
-    source->threads[source->thread_count++] = tracee;
-    found++;
+    result = tracee_seize(&source->threads[count], source->pid, threads.items[i], e);
+    count += result == 0;
   }
-  return found;
+  found = (int)(count - source->thread_count);
+  source->thread_count = count;
+  if (found)
+    qsort(source->threads, count, sizeof(*source->threads), compare_threads);
+  return result < 0 ? -1 : found;
 }
 
 /* Returns 0, or 1 when the process must be given time: it is in a vfork. */
@@ -109,11 +118,12 @@ static int wait_threads(struct source *source, struct err *e)
   return 0;
 }
 
-/* The tree anew: those that are known keep their threads, new ones are added. */
+/* The tree anew: those that are known keep their threads. 1 when there are others, 0, -1. */
 static int find_again(struct capture *capture, struct err *e)
 {
   struct capture again = {
       .options = capture->options, .obstacles = capture->obstacles, .cgroup = capture->cgroup};
+  size_t known = 0;
 
   if (capture_find(&again, e) < 0) {
     capture_forget_sources(&again);
@@ -128,13 +138,14 @@ static int find_again(struct capture *capture, struct err *e)
       again.sources[i].threads = TAKE_POINTER(old->threads);
       again.sources[i].thread_count = old->thread_count;
       old->thread_count = 0;
+      known++;
     }
   }
   capture_forget_sources(capture);
   capture->sources = again.sources;
   capture->source_count = again.source_count;
   capture->depth = again.depth;
-  return 0;
+  return known < again.source_count;
 }
 
 static int thaw_group(void *context, struct err *e)
@@ -261,37 +272,41 @@ static int somebody_is_on_the_way(const struct capture *capture, struct err *e)
   return shared;
 }
 
-/* 0 all stand, 1 try again later, -1. */
+/*
+ * A process that somebody made just before it stood may have made another one and ended while we
+ * looked. Orphans go to the first thread of a process that stands: a second look there sees them.
+ */
+static int somebody_came(const struct capture *capture, struct err *e)
+{
+  for (size_t i = 0; i < capture->source_count; i++) {
+    CLEANUP(proc_list_free) struct proc_list children = {0};
+    pid_t pid = capture->sources[i].pid;
+
+    if (!capture->sources[i].zombie && proc_thread_children(pid, pid, &children, e) < 0)
+      return -1;
+    for (size_t k = 0; k < children.count; k++) {
+      if (capture_number(capture, children.items[k]) == 0)
+        return 1;
+    }
+  }
+  return 0;
+}
+
+/* Nobody new in a look at the whole tree since all stood that are known: 0. 1: try again later. */
 static int try_stop(struct capture *capture, struct err *e)
 {
-  for (;;) {
+  for (int others = 1;;) {
     int result = stop_pass(capture, e);
 
     if (result < 0)
       return -1;
     if (result == 2)
       return 1;
-    if (find_again(capture, e) < 0)
+    if (result == 0 && others == 0 && (others = somebody_came(capture, e)) <= 0)
+      return others < 0 ? -1 : somebody_is_on_the_way(capture, e);
+    others = find_again(capture, e);
+    if (others < 0)
       return -1;
-    if (result == 0)
-      return somebody_is_on_the_way(capture, e);
-  }
-}
-
-/* Threads that came last may have been found first: the leader goes to the front. */
-static void order_threads(struct capture *capture)
-{
-  for (size_t i = 0; i < capture->source_count; i++) {
-    struct source *source = &capture->sources[i];
-    struct tracee *leader = find_thread(source, source->pid);
-    struct tracee first;
-
-    if (!leader)
-      continue;
-    first = source->threads[0];
-    source->threads[0] = *leader;
-    if (leader != &source->threads[0])
-      *leader = first;
   }
 }
 
@@ -302,7 +317,6 @@ int capture_stop(struct capture *capture, struct err *e)
     int result = try_stop(capture, e);
 
     if (result == 0) {
-      order_threads(capture);
       e->text[0] = '\0'; /* who was on the way has come */
       return 0;
     }

@@ -154,12 +154,13 @@ static size_t read_i32(const char *text, const char *name, int32_t *out, size_t 
 
 static int read_groups(const char *text, struct proc_status *status, struct err *e)
 {
-  enum { GROUPS_LIMIT = 65536 };
-  AUTO_FREE uint64_t *numbers = malloc(GROUPS_LIMIT * sizeof(*numbers));
+  const char *line = find_field(text, "Groups");
+  size_t room = line ? strcspn(line, "\n") / 2 + 1 : 1; /* each has a digit and a blank */
+  AUTO_FREE uint64_t *numbers = calloc(room, sizeof(*numbers));
 
   if (!numbers)
     return err_sys(e, "groups");
-  status->group_count = read_numbers(text, "Groups", numbers, GROUPS_LIMIT);
+  status->group_count = read_numbers(text, "Groups", numbers, room);
   status->groups = calloc(status->group_count + 1, sizeof(*status->groups));
   if (!status->groups)
     return err_sys(e, "groups");
@@ -344,6 +345,21 @@ static int add_numbers(struct proc_list *list, const char *text, struct err *e)
   return 0;
 }
 
+int proc_thread_children(pid_t pid, pid_t tid, struct proc_list *list, struct err *e)
+{
+  AUTO_FREE char *text = NULL;
+  char name[48];
+  int result;
+
+  snprintf(name, sizeof(name), "task/%d/children", tid);
+  result = proc_text(pid, name, &text, NULL, e);
+  if (result == 0)
+    return add_numbers(list, text, e);
+  if (result == 1 && tid == pid && access("/proc/thread-self/children", F_OK) < 0)
+    return children_by_parent(pid, list, e);
+  return result;
+}
+
 int proc_children(pid_t pid, struct proc_list *list, struct err *e)
 {
   CLEANUP(proc_list_free) struct proc_list threads = {0};
@@ -351,17 +367,9 @@ int proc_children(pid_t pid, struct proc_list *list, struct err *e)
 
   *list = (struct proc_list){0};
   for (size_t i = 0; i < threads.count && result == 0; i++) {
-    AUTO_FREE char *text = NULL;
-    char name[48];
-
-    snprintf(name, sizeof(name), "task/%d/children", threads.items[i]);
-    result = proc_text(pid, name, &text, NULL, e);
-    if (result == 0)
-      result = add_numbers(list, text, e);
-    else if (result == 1 && threads.items[i] != pid)
+    result = proc_thread_children(pid, threads.items[i], list, e);
+    if (result == 1 && threads.items[i] != pid)
       result = 0; /* the thread is gone */
-    else if (result == 1 && access("/proc/thread-self/children", F_OK) < 0)
-      return children_by_parent(pid, list, e);
   }
   return result;
 }

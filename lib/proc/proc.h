@@ -120,6 +120,8 @@ struct proc_list {
 };
 int proc_threads(pid_t pid, struct proc_list *list, struct err *e);
 int proc_children(pid_t pid, struct proc_list *list, struct err *e); /* of all its threads */
+/* Those of one thread: added to the list. */
+int proc_thread_children(pid_t pid, pid_t tid, struct proc_list *list, struct err *e);
 int proc_descriptors(pid_t pid, struct proc_list *list, struct err *e);
 int proc_all(struct proc_list *list, struct err *e); /* every process */
 void proc_list_free(struct proc_list *list);

@@ -106,20 +106,18 @@ int tracee_wait_stop(struct tracee *tracee, uint64_t deadline_ms, struct err *e)
 
 static int save_xstate(struct tracee *tracee, struct err *e)
 {
-  AUTO_FREE uint8_t *buffer = malloc(XSTATE_LIMIT);
-  struct iovec area = {.iov_base = buffer, .iov_len = XSTATE_LIMIT};
-  uint8_t *fitted;
+  uint8_t buffer[XSTATE_LIMIT];
+  struct iovec area = {.iov_base = buffer, .iov_len = sizeof(buffer)};
+  uint8_t *data;
 
-  if (!buffer)
-    return err_sys(e, "thread %d: extended state", tracee->tid);
   if (ptrace(PTRACE_GETREGSET, tracee->tid, NT_X86_XSTATE, &area) < 0)
     return err_sys(e, "thread %d: extended state", tracee->tid);
-  fitted = realloc(buffer, area.iov_len);
-  if (!fitted)
+  data = malloc(area.iov_len);
+  if (!data)
     return err_sys(e, "thread %d: extended state", tracee->tid);
-  buffer = NULL;
+  memcpy(data, buffer, area.iov_len);
   free(tracee->xstate.data);
-  tracee->xstate = (struct blob){.data = fitted, .size = area.iov_len};
+  tracee->xstate = (struct blob){.data = data, .size = area.iov_len};
   return 0;
 }
 
