@@ -69,7 +69,7 @@ static bool counts_on(struct shared *shared)
   return shared->count != before;
 }
 
-/* A hundred questions, in more than one piece; each has its own answer. */
+/* A hundred questions; each has its own answer. */
 static int ask(struct tracee *tracee, struct err *e)
 {
   enum { QUESTIONS = 100 };
@@ -80,7 +80,7 @@ static int ask(struct tracee *tracee, struct err *e)
     calls[i] = i % 3 == 0
                    ? (struct remote_call){.number = SYS_getpid}
                    : (struct remote_call){.number = SYS_lseek, .arguments = {1000 + i, area, i}};
-  if (tracee_ask(tracee, calls, QUESTIONS, e) < 0)
+  if (tracee_ask(tracee, 1, calls, sizeof(calls), QUESTIONS, e) < 0)
     return -1;
   for (uint64_t i = 0; i < QUESTIONS; i++) {
     if (calls[i].result != (i % 3 == 0 ? tracee->pid : -EBADF))

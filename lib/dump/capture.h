@@ -146,8 +146,7 @@ int capture_state(struct capture *capture, struct err *e);
 /* process.c, thread.c: one process, by /proc and remote calls. */
 int capture_process(struct capture *capture, struct source *source, struct process *process,
                     struct err *e);
-int capture_thread(struct source *source, struct tracee *tracee, struct thread *thread,
-                   struct err *e);
+int capture_threads(struct source *source, struct process *process, struct err *e);
 
 /* files.c: ids of files in the model, made on first sight. */
 int capture_descriptors(struct capture *capture, struct source *source, struct process *process,

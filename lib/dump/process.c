@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <linux/membarrier.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -63,11 +64,13 @@ static int take_credentials(const struct capture *capture, struct source *source
   return 0;
 }
 
-/* The same for many at once: each must succeed. */
-static int ask(struct source *source, const char *what, struct remote_call *calls, size_t count,
+/* The same for many at once, on a sheet (tracee_ask): each must succeed. */
+static int ask(struct source *source, const char *what, void *sheet, size_t size, size_t count,
                struct err *e)
 {
-  if (tracee_ask(&source->threads[0], calls, count, e) < 0)
+  const struct remote_call *calls = sheet;
+
+  if (tracee_ask(&source->threads[0], 1, sheet, size, count, e) < 0)
     return -1;
   for (size_t i = 0; i < count; i++) {
     if (calls[i].result < 0) {
@@ -81,23 +84,26 @@ static int ask(struct source *source, const char *what, struct remote_call *call
 /* Only those that /proc shows as caught or ignored can differ from the default. */
 static int take_sigactions(struct source *source, struct process *process, struct err *e)
 {
-  struct {
+  struct action {
     uint64_t handler, flags, restorer, mask;
-  } actions[64];
-  struct remote_call calls[64];
-  uint64_t area = tracee_scratch(&source->threads[0]);
+  };
+  struct {
+    struct remote_call calls[64];
+    struct action actions[64];
+  } sheet = {0};
+  uint64_t area = tracee_scratch(&source->threads[0]) + offsetof(__typeof__(sheet), actions);
   uint64_t set = source->status.sig_ignored | source->status.sig_caught;
   size_t count = 0;
 
   for (uint64_t signal = 1; signal <= 64; signal++) {
     if (set >> (signal - 1) & 1) {
-      calls[count] = (struct remote_call){
-          .number = SYS_rt_sigaction, .arguments = {signal, 0, area + count * sizeof(*actions), 8}};
+      sheet.calls[count] =
+          (struct remote_call){.number = SYS_rt_sigaction,
+                               .arguments = {signal, 0, area + count * sizeof(struct action), 8}};
       count++;
     }
   }
-  if (ask(source, "signal action", calls, count, e) < 0 ||
-      tracee_read(&source->threads[0], area, actions, count * sizeof(*actions), e) < 0)
+  if (count && ask(source, "signal action", &sheet, sizeof(sheet), count, e) < 0)
     return -1;
   for (size_t i = 0; i < count; i++) {
     struct sigaction_state *state =
@@ -105,26 +111,28 @@ static int take_sigactions(struct source *source, struct process *process, struc
 
     if (!state)
       return err_sys(e, "signal actions");
-    *state = (struct sigaction_state){(int32_t)calls[i].arguments[0], actions[i].handler,
-                                      actions[i].flags, actions[i].restorer, actions[i].mask};
+    *state = (struct sigaction_state){(int32_t)sheet.calls[i].arguments[0],
+                                      sheet.actions[i].handler, sheet.actions[i].flags,
+                                      sheet.actions[i].restorer, sheet.actions[i].mask};
   }
   return 0;
 }
 
 static int take_itimers(struct source *source, struct process *process, struct err *e)
 {
-  struct itimerval values[ITIMER_PROF + 1];
-  struct remote_call calls[ITIMER_PROF + 1];
-  uint64_t area = tracee_scratch(&source->threads[0]);
+  struct {
+    struct remote_call calls[ITIMER_PROF + 1];
+    struct itimerval values[ITIMER_PROF + 1];
+  } sheet = {0};
+  uint64_t area = tracee_scratch(&source->threads[0]) + offsetof(__typeof__(sheet), values);
 
   for (uint64_t which = ITIMER_REAL; which <= ITIMER_PROF; which++)
-    calls[which] = (struct remote_call){.number = SYS_getitimer,
-                                        .arguments = {which, area + which * sizeof(*values)}};
-  if (ask(source, "interval timer", calls, ARRAY_LEN(calls), e) < 0 ||
-      tracee_read(&source->threads[0], area, values, sizeof(values), e) < 0)
+    sheet.calls[which] = (struct remote_call){
+        .number = SYS_getitimer, .arguments = {which, area + which * sizeof(struct itimerval)}};
+  if (ask(source, "interval timer", &sheet, sizeof(sheet), ARRAY_LEN(sheet.calls), e) < 0)
     return -1;
   for (int which = ITIMER_REAL; which <= ITIMER_PROF; which++) {
-    struct itimerval value = values[which];
+    struct itimerval value = sheet.values[which];
     struct itimer_state *state;
 
     /*
@@ -238,22 +246,24 @@ static int take_number(pid_t pid, const char *name, int base, uint64_t *value, s
 
 static int take_switches(struct source *source, struct process *process, struct err *e)
 {
-  uint64_t area = tracee_scratch(&source->threads[0]);
-  struct remote_call calls[] = {
-      {.number = SYS_prctl, .arguments = {PR_GET_DUMPABLE}},
-      {.number = SYS_prctl, .arguments = {PR_GET_THP_DISABLE}},
-      {.number = SYS_prctl, .arguments = {PR_GET_CHILD_SUBREAPER, area}},
-      /* MEMBARRIER_CMD_GET_REGISTRATIONS is of Linux 6.3; before it nobody can know. */
-      {.number = SYS_membarrier, .arguments = {1 << 9}},
-  };
+  struct {
+    struct remote_call calls[4];
+    uint64_t subreaper; /* the kernel writes an int */
+  } sheet = {0};
+  uint64_t area = tracee_scratch(&source->threads[0]) + offsetof(__typeof__(sheet), subreaper);
+  const struct remote_call *calls = sheet.calls;
   uint64_t score;
-  int32_t subreaper;
 
+  sheet.calls[0] = (struct remote_call){.number = SYS_prctl, .arguments = {PR_GET_DUMPABLE}};
+  sheet.calls[1] = (struct remote_call){.number = SYS_prctl, .arguments = {PR_GET_THP_DISABLE}};
+  sheet.calls[2] =
+      (struct remote_call){.number = SYS_prctl, .arguments = {PR_GET_CHILD_SUBREAPER, area}};
+  /* MEMBARRIER_CMD_GET_REGISTRATIONS is of Linux 6.3; before it nobody can know. */
+  sheet.calls[3] = (struct remote_call){.number = SYS_membarrier, .arguments = {1 << 9}};
   if (take_number(source->pid, "oom_score_adj", 10, &score, e) < 0 ||
       take_number(source->pid, "personality", 16, &process->personality, e) < 0 ||
       take_number(source->pid, "coredump_filter", 16, &process->coredump_filter, e) < 0 ||
-      tracee_ask(&source->threads[0], calls, ARRAY_LEN(calls), e) < 0 ||
-      tracee_read(&source->threads[0], area, &subreaper, sizeof(subreaper), e) < 0)
+      tracee_ask(&source->threads[0], 1, &sheet, sizeof(sheet), ARRAY_LEN(sheet.calls), e) < 0)
     return -1;
   for (size_t i = 0; i < 3; i++) {
     if (calls[i].result < 0) {
@@ -264,21 +274,8 @@ static int take_switches(struct source *source, struct process *process, struct 
   process->oom_score_adj = (int32_t)score;
   process->dumpable = (int32_t)calls[0].result;
   process->thp_disabled = calls[1].result != 0;
-  process->child_subreaper = subreaper != 0;
+  process->child_subreaper = sheet.subreaper != 0;
   process->membarrier = calls[3].result > 0 ? (uint32_t)calls[3].result : 0;
-  return 0;
-}
-
-static int take_threads(struct source *source, struct process *process, struct err *e)
-{
-  process->threads = calloc(source->thread_count, sizeof(*process->threads));
-  if (!process->threads)
-    return err_sys(e, "threads");
-  process->thread_count = source->thread_count;
-  for (size_t i = 0; i < source->thread_count; i++) {
-    if (capture_thread(source, &source->threads[i], &process->threads[i], e) < 0)
-      return err_prefix(e, "thread %d", source->threads[i].tid);
-  }
   return 0;
 }
 
@@ -341,5 +338,5 @@ int capture_process(struct capture *capture, struct source *source, struct proce
       take_switches(source, process, e) < 0 || take_filters(source, process, e) < 0 ||
       tracee_pending(leader, true, &process->pending, &process->pending_count, e) < 0)
     return -1;
-  return take_threads(source, process, e);
+  return capture_threads(source, process, e);
 }

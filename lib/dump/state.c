@@ -111,10 +111,7 @@ static int take_process(struct capture *capture, struct source *source, struct e
     return -1;
   source->remote_base = tracee_remote_base(&source->threads[0]);
   tracee_caught(&source->threads[0], source->status.sig_caught);
-  for (size_t i = 1; i < source->thread_count; i++) {
-    if (tracee_share_remote(&source->threads[i], &source->threads[0], e) < 0)
-      return -1;
-  }
+  tracee_share_remote(source->threads, source->thread_count);
   if (capture_process(capture, source, process, e) < 0 ||
       capture_descriptors(capture, source, process, e) < 0 ||
       capture_link(capture, source, "cwd", &process->cwd, e) < 0 ||

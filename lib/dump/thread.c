@@ -4,6 +4,7 @@
 #include "tracee/signals.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -66,36 +67,104 @@ static int take_robust_list(pid_t tid, struct thread *thread, struct err *e)
   return 0;
 }
 
-/* What only the thread itself can ask. */
-static int take_by_remote(struct tracee *tracee, struct thread *thread, struct err *e)
+/* What only the thread itself can ask, and what /proc shows slowly. */
+enum {
+  ASK_STACK,
+  ASK_TID_ADDRESS,
+  ASK_DEATH_SIGNAL,
+  ASK_TIMER_SLACK,
+  ASK_TID,
+  ASK_NAME,
+  ASK_UIDS,
+  ASK_GIDS,
+  ASK_FSUID,
+  ASK_FSGID,
+  ASK_CAPABILITIES,
+  ASK_SECCOMP,
+  QUESTIONS,
+};
+
+struct sheet {
+  struct remote_call calls[QUESTIONS];
+  stack_t stack;
+  uint64_t clear_child_tid;
+  int64_t death_signal; /* the kernel writes an int */
+  char name[16];
+  uint32_t uids[3], gids[3];
+  struct __user_cap_header_struct version;
+  struct __user_cap_data_struct capabilities[_LINUX_CAPABILITY_U32S_3];
+};
+
+static void fill_sheet(struct sheet *sheet, uint64_t area)
 {
-  struct {
-    stack_t stack;
-    uint64_t clear_child_tid;
-    int64_t death_signal; /* the kernel writes an int */
-  } values = {0};
-  uint64_t area = tracee_scratch(tracee);
-  uint64_t tid_area = area + offsetof(__typeof__(values), clear_child_tid);
-  uint64_t signal_area = area + offsetof(__typeof__(values), death_signal);
-  struct remote_call calls[] = {
-      {.number = SYS_sigaltstack, .arguments = {0, area}},
-      {.number = SYS_prctl, .arguments = {PR_GET_TID_ADDRESS, tid_area}},
-      {.number = SYS_prctl, .arguments = {PR_GET_PDEATHSIG, signal_area}},
-      {.number = SYS_prctl, .arguments = {PR_GET_TIMERSLACK}},
+  const uint64_t none = UINT32_MAX; /* changes nothing */
+  const uint64_t uids = area + offsetof(struct sheet, uids);
+  const uint64_t gids = area + offsetof(struct sheet, gids);
+  const struct remote_call calls[QUESTIONS] = {
+      [ASK_STACK] = {SYS_sigaltstack, {0, area + offsetof(struct sheet, stack)}, 0},
+      [ASK_TID_ADDRESS] = {SYS_prctl,
+                           {PR_GET_TID_ADDRESS, area + offsetof(struct sheet, clear_child_tid)},
+                           0},
+      [ASK_DEATH_SIGNAL] = {SYS_prctl,
+                            {PR_GET_PDEATHSIG, area + offsetof(struct sheet, death_signal)},
+                            0},
+      [ASK_TIMER_SLACK] = {SYS_prctl, {PR_GET_TIMERSLACK}, 0},
+      [ASK_TID] = {SYS_gettid, {0}, 0},
+      [ASK_NAME] = {SYS_prctl, {PR_GET_NAME, area + offsetof(struct sheet, name)}, 0},
+      [ASK_UIDS] = {SYS_getresuid, {uids, uids + 4, uids + 8}, 0},
+      [ASK_GIDS] = {SYS_getresgid, {gids, gids + 4, gids + 8}, 0},
+      [ASK_FSUID] = {SYS_setfsuid, {none}, 0},
+      [ASK_FSGID] = {SYS_setfsgid, {none}, 0},
+      [ASK_CAPABILITIES] = {SYS_capget,
+                            {area + offsetof(struct sheet, version),
+                             area + offsetof(struct sheet, capabilities)},
+                            0},
+      [ASK_SECCOMP] = {SYS_prctl, {PR_GET_SECCOMP}, 0},
   };
 
-  if (tracee_ask(tracee, calls, ARRAY_LEN(calls), e) < 0 ||
-      tracee_read(tracee, area, &values, sizeof(values), e) < 0)
-    return -1;
-  if (calls[1].result < 0)
-    return err_set(e, "the kernel does not tell its thread id address: it lacks "
-                      "CONFIG_CHECKPOINT_RESTORE");
-  thread->altstack_address = (uintptr_t)values.stack.ss_sp;
-  thread->altstack_flags = values.stack.ss_flags;
-  thread->altstack_size = values.stack.ss_size;
-  thread->clear_child_tid = values.clear_child_tid;
-  thread->parent_death_signal = (int32_t)values.death_signal;
-  thread->timer_slack = (uint64_t)calls[3].result;
+  *sheet = (struct sheet){.version = {.version = _LINUX_CAPABILITY_VERSION_3}};
+  memcpy(sheet->calls, calls, sizeof(calls));
+}
+
+static bool same_credentials(const struct sheet *a, const struct sheet *b)
+{
+  for (size_t i = 0; i < _LINUX_CAPABILITY_U32S_3; i++) {
+    if (a->capabilities[i].effective != b->capabilities[i].effective ||
+        a->capabilities[i].permitted != b->capabilities[i].permitted)
+      return false;
+  }
+  return memcmp(a->uids, b->uids, sizeof(a->uids)) == 0 &&
+         memcmp(a->gids, b->gids, sizeof(a->gids)) == 0 &&
+         a->calls[ASK_FSUID].result == b->calls[ASK_FSUID].result &&
+         a->calls[ASK_FSGID].result == b->calls[ASK_FSGID].result &&
+         a->calls[ASK_SECCOMP].result == b->calls[ASK_SECCOMP].result;
+}
+
+/* `first` is the leader's sheet. */
+static int take_answers(const struct sheet *sheet, const struct sheet *first, struct thread *thread,
+                        struct err *e)
+{
+  for (size_t i = 0; i < QUESTIONS; i++) {
+    if (sheet->calls[i].result < 0 && i == ASK_TID_ADDRESS)
+      return err_set(e, "the kernel does not tell its thread id address: it lacks "
+                        "CONFIG_CHECKPOINT_RESTORE");
+    if (sheet->calls[i].result < 0) {
+      errno = (int)-sheet->calls[i].result;
+      return err_sys(e, "system call %d", (int)sheet->calls[i].number);
+    }
+  }
+  if (!same_credentials(sheet, first))
+    return err_set(e, "its credentials differ from its first thread's: cannot be checkpointed");
+  thread->tid = (int32_t)sheet->calls[ASK_TID].result;
+  thread->name = strndup(sheet->name, sizeof(sheet->name));
+  if (!thread->name)
+    return err_sys(e, "name");
+  thread->altstack_address = (uintptr_t)sheet->stack.ss_sp;
+  thread->altstack_flags = sheet->stack.ss_flags;
+  thread->altstack_size = sheet->stack.ss_size;
+  thread->clear_child_tid = sheet->clear_child_tid;
+  thread->parent_death_signal = (int32_t)sheet->death_signal;
+  thread->timer_slack = (uint64_t)sheet->calls[ASK_TIMER_SLACK].result;
   return 0;
 }
 
@@ -114,31 +183,56 @@ static int take_registers(const struct tracee *tracee, struct thread *thread, st
   return 0;
 }
 
-int capture_thread(struct source *source, struct tracee *tracee, struct thread *thread,
-                   struct err *e)
+/* What the tracer sees of it. */
+static int take_seen(struct tracee *tracee, struct thread *thread, struct err *e)
 {
-  CLEANUP(proc_status_free) struct proc_status status = {0};
-
-  if (proc_status_read(tracee->tid, &status, e) != 0)
-    return -1;
-  if (memcmp(status.uid, source->status.uid, sizeof(status.uid)) != 0 ||
-      memcmp(status.gid, source->status.gid, sizeof(status.gid)) != 0 ||
-      status.cap_effective != source->status.cap_effective ||
-      status.cap_permitted != source->status.cap_permitted ||
-      status.seccomp != source->status.seccomp)
-    return err_set(e, "its credentials differ from its first thread's: cannot be checkpointed");
-  thread->tid = status.ns_pid[status.ns_depth - 1];
-  thread->name = strdup(status.name);
-  if (!thread->name)
-    return err_sys(e, "name");
   if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
     return -1;
   if (take_registers(tracee, thread, e) < 0 ||
       tracee_rseq(tracee, &thread->rseq_address, &thread->rseq_size, &thread->rseq_signature,
                   &thread->rseq_flags, e) < 0 ||
       tracee_pending(tracee, false, &thread->pending, &thread->pending_count, e) < 0 ||
-      take_scheduling(tracee->tid, thread, e) < 0 || take_robust_list(tracee->tid, thread, e) < 0 ||
-      take_by_remote(tracee, thread, e) < 0)
+      take_scheduling(tracee->tid, thread, e) < 0)
     return -1;
-  return tracee_rest(tracee, e);
+  return take_robust_list(tracee->tid, thread, e);
+}
+
+/* As many as are asked at once. */
+static int take_some(struct tracee *tracees, struct thread *threads, size_t count,
+                     struct sheet *first, struct err *e)
+{
+  struct sheet sheets[TRACEE_AT_ONCE];
+
+  for (size_t i = 0; i < count; i++) {
+    if (take_seen(&tracees[i], &threads[i], e) < 0)
+      return err_prefix(e, "thread %d", tracees[i].tid);
+    fill_sheet(&sheets[i], tracee_scratch(&tracees[i]));
+  }
+  if (tracee_ask(tracees, count, sheets, sizeof(*sheets), QUESTIONS, e) < 0)
+    return -1;
+  if (tracees->tid == tracees->pid)
+    *first = sheets[0];
+  for (size_t i = 0; i < count; i++) {
+    if (take_answers(&sheets[i], first, &threads[i], e) < 0)
+      return err_prefix(e, "thread %d", tracees[i].tid);
+  }
+  return 0;
+}
+
+int capture_threads(struct source *source, struct process *process, struct err *e)
+{
+  struct sheet first;
+
+  process->threads = calloc(source->thread_count, sizeof(*process->threads));
+  if (!process->threads)
+    return err_sys(e, "threads");
+  process->thread_count = source->thread_count;
+  for (size_t i = 0; i < source->thread_count; i += TRACEE_AT_ONCE) {
+    size_t left = source->thread_count - i;
+
+    if (take_some(source->threads + i, process->threads + i,
+                  left < TRACEE_AT_ONCE ? left : TRACEE_AT_ONCE, &first, e) < 0)
+      return -1;
+  }
+  return 0;
 }

@@ -29,11 +29,10 @@ int remote_batch_start(struct tracee *tracee, const struct remote_call *calls, s
   regs.rip = tracee->remote->base + remote_offset(trampoline_batch);
   regs.rbx = area;
   regs.r12 = count;
-  if (remote_divert(tracee, &regs, e) < 0)
-    return -1;
-  if (ptrace(PTRACE_CONT, tracee->tid, NULL, 0) < 0)
-    return err_sys(e, "thread %d: continue", tracee->tid);
-  return 0;
+  return remote_divert(tracee, &regs, ~UINT64_C(0), e) < 0 ||
+                 remote_run(tracee, PTRACE_CONT, e) < 0
+             ? -1
+             : 0;
 }
 
 int remote_batch_end(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e)
@@ -41,7 +40,7 @@ int remote_batch_end(struct tracee *tracee, struct remote_call *calls, size_t co
   const uint64_t all = ~UINT64_C(0);
   struct user_regs_struct regs;
 
-  if (remote_wait_for(tracee, PTRACE_CONT, SIGTRAP, e) < 0)
+  if (remote_wait(tracee, PTRACE_CONT, SIGTRAP, e) < 0)
     return -1;
   if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
     return err_sys(e, "thread %d: registers", tracee->tid);
@@ -89,69 +88,114 @@ static int telling_signal(const struct tracee *tracee)
   return tracee->unfiltered && usable ? __builtin_ctzll(usable) + 1 : 0;
 }
 
-static int set_mask(const struct tracee *tracee, uint64_t mask, struct err *e)
+/* A thread on its way through its sheet. */
+struct inquiry {
+  struct tracee *tracee;
+  uint8_t *sheet;
+  size_t size;
+  int signal_number; /* tells of the end; 0: it stops at every call */
+  size_t stops;      /* until it is done; 0: it does not run */
+};
+
+static enum __ptrace_request request_of(const struct inquiry *inquiry)
 {
-  if (ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(mask), &mask) < 0)
-    return err_sys(e, "thread %d: set signal mask", tracee->tid);
-  return 0;
+  return inquiry->signal_number ? PTRACE_CONT : PTRACE_SYSCALL;
 }
 
-/* Until all have been made: the same signal may come from somebody else, too. */
-static int run_all(struct tracee *tracee, int signal_number, struct err *e)
+static int start(struct inquiry *inquiry, size_t count, struct err *e)
 {
+  struct tracee *tracee = inquiry->tracee;
+  uint64_t area = tracee_scratch(tracee);
   struct user_regs_struct regs;
-
-  do {
-    if (remote_run_to(tracee, PTRACE_CONT, signal_number, e) < 0)
-      return -1;
-    if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
-      return err_sys(e, "thread %d: registers", tracee->tid);
-  } while (regs.r12 != 0);
-  return set_mask(tracee, ~UINT64_C(0), e);
-}
-
-static int ask_at_once(struct tracee *tracee, struct remote_call *calls, size_t count,
-                       int signal_number, struct err *e)
-{
-  struct user_regs_struct regs = remote_registers(tracee);
-  uint64_t area = calls_area(tracee);
-
-  if (tracee_write(tracee, area, calls, count * sizeof(*calls), e) < 0)
-    return -1;
-  regs.rip = tracee->remote->base + remote_offset(trampoline_ask);
-  regs.rbx = area;
-  regs.r12 = count;
-  regs.r13 = (uint64_t)signal_number;
-  if (remote_divert(tracee, &regs, e) < 0 || set_mask(tracee, ~bit_of(signal_number), e) < 0 ||
-      run_all(tracee, signal_number, e) < 0)
-    return -1;
-  return tracee_read(tracee, area, calls, count * sizeof(*calls), e);
-}
-
-static int ask_one_by_one(struct tracee *tracee, struct remote_call *calls, size_t count,
-                          struct err *e)
-{
-  for (size_t i = 0; i < count; i++) {
-    if (tracee_syscall(tracee, (long)calls[i].number, calls[i].arguments, &calls[i].result, e) < 0)
-      return -1;
-  }
-  return 0;
-}
-
-int tracee_ask(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e)
-{
-  int signal_number;
 
   if (tracee->xstate.size == 0 && tracee_save(tracee, e) < 0)
     return -1;
-  signal_number = telling_signal(tracee);
-  if (!signal_number)
-    return ask_one_by_one(tracee, calls, count, e);
-  for (size_t done = 0; done < count; done += REMOTE_BATCH_LIMIT) {
-    size_t piece = count - done < REMOTE_BATCH_LIMIT ? count - done : REMOTE_BATCH_LIMIT;
-
-    if (ask_at_once(tracee, calls + done, piece, signal_number, e) < 0)
-      return -1;
-  }
+  if (tracee_write(tracee, area, inquiry->sheet, inquiry->size, e) < 0)
+    return -1;
+  inquiry->signal_number = telling_signal(tracee);
+  regs = remote_registers(tracee);
+  regs.rip = tracee->remote->base + remote_offset(trampoline_ask);
+  regs.rbx = area;
+  regs.r12 = count;
+  regs.r13 = (uint64_t)inquiry->signal_number;
+  if (remote_divert(tracee, &regs,
+                    inquiry->signal_number ? ~bit_of(inquiry->signal_number) : ~UINT64_C(0),
+                    e) < 0 ||
+      remote_run(tracee, request_of(inquiry), e) < 0)
+    return -1;
+  /* At entry and exit of each call, and of one more, before which the last result is stored. */
+  inquiry->stops = inquiry->signal_number ? 1 : 2 * (count + 1);
   return 0;
+}
+
+/* Has it made all its calls? The signal may come from somebody else, too. */
+static int is_done(const struct inquiry *inquiry, struct err *e)
+{
+  struct user_regs_struct regs;
+
+  if (!inquiry->signal_number)
+    return 1;
+  if (ptrace(PTRACE_GETREGS, inquiry->tracee->tid, NULL, &regs) < 0)
+    return err_sys(e, "thread %d: registers", inquiry->tracee->tid);
+  return regs.r12 == 0;
+}
+
+/* Waits for its next stop, and lets it run on if that is not its last. */
+static int step(struct inquiry *inquiry, struct err *e)
+{
+  int wanted = inquiry->signal_number ? inquiry->signal_number : REMOTE_SYSCALL_STOP;
+  size_t left = inquiry->stops;
+  int done;
+
+  inquiry->stops = 0;
+  if (remote_wait(inquiry->tracee, request_of(inquiry), wanted, e) < 0)
+    return -1;
+  done = is_done(inquiry, e);
+  if (done < 0)
+    return -1;
+  left -= (size_t)done;
+  if (left && remote_run(inquiry->tracee, request_of(inquiry), e) < 0)
+    return -1;
+  inquiry->stops = left;
+  return 0;
+}
+
+/* Until nobody runs any more. */
+static int finish(struct inquiry *inquiries, size_t count, struct err *e)
+{
+  struct err late = {""};
+  int result = 0;
+  bool running;
+
+  do {
+    running = false;
+    for (size_t i = 0; i < count; i++) {
+      if (inquiries[i].stops && step(&inquiries[i], result < 0 ? &late : e) < 0)
+        result = -1;
+      running = running || inquiries[i].stops;
+    }
+  } while (running);
+  return result;
+}
+
+int tracee_ask(struct tracee *threads, size_t thread_count, void *sheets, size_t size, size_t count,
+               struct err *e)
+{
+  struct inquiry inquiries[TRACEE_AT_ONCE] = {0};
+  struct err late = {""};
+  int result = 0;
+
+  if (thread_count > TRACEE_AT_ONCE || size > TRACEE_SCRATCH_SIZE)
+    return err_set(e, "pid %d: too much is asked at once", threads->pid);
+  for (size_t i = 0; i < thread_count && result == 0; i++) {
+    inquiries[i].tracee = &threads[i];
+    inquiries[i].sheet = (uint8_t *)sheets + i * size;
+    inquiries[i].size = size;
+    result = start(&inquiries[i], count, e);
+  }
+  if (finish(inquiries, thread_count, result < 0 ? &late : e) < 0)
+    result = -1;
+  for (size_t i = 0; i < thread_count && result == 0; i++)
+    result = tracee_read(&threads[i], tracee_scratch(&threads[i]), inquiries[i].sheet, size, e);
+  return result;
 }

@@ -245,7 +245,7 @@ int entry_find_copies(pid_t pid, const void *code, size_t size, uint64_t bases[]
                       struct err *e)
 {
   struct layout layout;
-  uint8_t bytes[REMOTE_CODE_SIZE];
+  uint8_t bytes[4096];
   size_t found = 0;
 
   if (read_layout(pid, &layout, e) < 0)

@@ -21,10 +21,7 @@ uint64_t remote_offset(const uint8_t *label)
   return (uintptr_t)label - (uintptr_t)trampoline_start;
 }
 
-enum {
-  FRAME_OFFSET = 4096 + SIGFRAME_ROOM_BELOW, /* in the mapping, behind the code page */
-  SYSCALL_STOP = SIGTRAP | 0x80,             /* PTRACE_O_TRACESYSGOOD */
-};
+enum { FRAME_OFFSET = 4096 + SIGFRAME_ROOM_BELOW }; /* in the mapping, behind the code page */
 
 int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool write, struct err *e)
 {
@@ -44,29 +41,33 @@ int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool writ
   return 0;
 }
 
+/* How far the thread's entry and frame are from those of slot 0. */
+static uint64_t slot_offset(const struct tracee *tracee)
+{
+  return tracee->slot * REMOTE_FRAME_SIZE;
+}
+
 static int write_sigframe(const struct tracee *tracee, const struct entry *entry, struct err *e)
 {
-  AUTO_FREE void *frame = NULL;
+  uint8_t frame[SIGFRAME_SIZE];
+  uint64_t address = entry->frame + slot_offset(tracee);
+  size_t size;
 
   if (entry->frame == 0)
     return 0;
-  frame = malloc(SIGFRAME_SIZE);
-  if (!frame)
-    return err_sys(e, "thread %d: signal frame", tracee->tid);
-  if (sigframe_build(tracee, entry->frame, entry->restorer, frame, e) < 0)
+  if (sigframe_build(tracee, address, entry->restorer, frame, &size, e) < 0)
     return -1;
-  return remote_mem(tracee->pid, entry->frame, frame, SIGFRAME_SIZE, true, e);
+  return remote_mem(tracee->pid, address, frame, size, true, e);
 }
 
 /*
  * The order keeps the thread safe at every point: the frame is complete before the registers lead
  * to it, and the mask changes last (rt_sigreturn puts it back).
  */
-int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, struct err *e)
+int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, uint64_t blocked,
+                  struct err *e)
 {
-  const uint64_t all = ~UINT64_C(0);
-
-  struct tracee *other = tracee->remote->diverted;
+  struct tracee *other = tracee->remote->diverted[tracee->slot];
 
   if (other && other != tracee && remote_restore(other, e) < 0)
     return -1;
@@ -74,11 +75,21 @@ int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, struct e
     return -1;
   if (ptrace(PTRACE_SETREGS, tracee->tid, NULL, regs) < 0)
     return err_sys(e, "thread %d: set registers", tracee->tid);
-  if (!tracee->diverted && ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(all), &all) < 0)
+  if ((!tracee->diverted || tracee->blocked != blocked) &&
+      ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(blocked), &blocked) < 0)
     return err_sys(e, "thread %d: set signal mask", tracee->tid);
+  tracee->blocked = blocked;
   tracee->diverted = true;
-  tracee->remote->diverted = tracee;
+  tracee->remote->diverted[tracee->slot] = tracee;
   return 0;
+}
+
+/* It stands in no entry any more. */
+static void forget_diverted(struct tracee *tracee)
+{
+  tracee->diverted = false;
+  if (tracee->remote)
+    tracee->remote->diverted[tracee->slot] = NULL;
 }
 
 int remote_restore(struct tracee *tracee, struct err *e)
@@ -93,9 +104,7 @@ int remote_restore(struct tracee *tracee, struct err *e)
       ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(tracee->sigmask), &tracee->sigmask) < 0 ||
       ptrace(PTRACE_SETREGS, tracee->tid, NULL, &tracee->regs) < 0)
     return errno == ESRCH ? 0 : err_sys(e, "thread %d: restore registers", tracee->tid);
-  tracee->diverted = false;
-  if (tracee->remote)
-    tracee->remote->diverted = NULL;
+  forget_diverted(tracee);
   return 0;
 }
 
@@ -104,15 +113,19 @@ static bool is_clone_event(int event)
   return event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE;
 }
 
-static int run_on(const struct tracee *tracee, enum __ptrace_request request, int deliver,
-                  struct err *e)
+static int run(struct tracee *tracee, enum __ptrace_request request, int deliver, struct err *e)
 {
   if (ptrace(request, tracee->tid, NULL, deliver) < 0)
     return err_sys(e, "thread %d: continue", tracee->tid);
   return 0;
 }
 
-int remote_wait_for(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
+int remote_run(struct tracee *tracee, enum __ptrace_request request, struct err *e)
+{
+  return run(tracee, request, 0, e);
+}
+
+int remote_wait(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
 {
   for (;;) {
     int deliver, status;
@@ -123,9 +136,7 @@ int remote_wait_for(struct tracee *tracee, enum __ptrace_request request, int wa
     }
     if (!WIFSTOPPED(status)) {
       tracee->stopped = false;
-      tracee->diverted = false;
-      if (tracee->remote)
-        tracee->remote->diverted = NULL;
+      forget_diverted(tracee);
       return err_set(e, "pid %d: thread %d died while it was stopped", tracee->pid, tracee->tid);
     }
     if (status >> 16 == 0 && WSTOPSIG(status) == wanted)
@@ -137,20 +148,16 @@ int remote_wait_for(struct tracee *tracee, enum __ptrace_request request, int wa
         return err_sys(e, "thread %d: event", tracee->tid);
       tracee->event_tid = (pid_t)tid;
     }
-    deliver = status >> 16 == 0 && WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != SYSCALL_STOP
-                  ? WSTOPSIG(status)
-                  : 0;
+    deliver =
+        status >> 16 == 0 && WSTOPSIG(status) != SIGTRAP && WSTOPSIG(status) != REMOTE_SYSCALL_STOP
+            ? WSTOPSIG(status)
+            : 0;
     if (deliver == SIGSEGV || deliver == SIGILL || deliver == SIGBUS)
       return err_set(e, "pid %d: thread %d: signal %d in a remote system call", tracee->pid,
                      tracee->tid, deliver);
-    if (run_on(tracee, request, deliver, e) < 0)
+    if (run(tracee, request, deliver, e) < 0)
       return -1;
   }
-}
-
-int remote_run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
-{
-  return run_on(tracee, request, 0, e) < 0 ? -1 : remote_wait_for(tracee, request, wanted, e);
 }
 
 struct user_regs_struct remote_registers(const struct tracee *tracee)
@@ -159,7 +166,7 @@ struct user_regs_struct remote_registers(const struct tracee *tracee)
 
   regs.orig_rax = (uint64_t)-1; /* or the kernel would restart what was interrupted */
   regs.rip = tracee->remote->entry.rip;
-  regs.rsp = tracee->remote->entry.rsp;
+  regs.rsp = tracee->remote->entry.rsp + slot_offset(tracee);
   regs.rbp = tracee->remote->entry.rbp;
   return regs;
 }
@@ -180,10 +187,11 @@ static int syscall_at(struct tracee *tracee, uint64_t rip, long number, const ui
   regs.r10 = arguments[3];
   regs.r8 = arguments[4];
   regs.r9 = arguments[5];
-  if (remote_divert(tracee, &regs, e) < 0)
+  if (remote_divert(tracee, &regs, ~UINT64_C(0), e) < 0)
     return -1;
   for (int stop = 0; stop < 2; stop++) { /* its entry, its exit */
-    if (remote_run_to(tracee, PTRACE_SYSCALL, SYSCALL_STOP, e) < 0)
+    if (remote_run(tracee, PTRACE_SYSCALL, e) < 0 ||
+        remote_wait(tracee, PTRACE_SYSCALL, REMOTE_SYSCALL_STOP, e) < 0)
       return -1;
   }
   if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
@@ -239,7 +247,7 @@ static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
     return -1;
   use_trampoline(remote, remote->base);
   if (TRACEE_CALL(leader, e, &result, SYS_mprotect, remote->base + REMOTE_CODE_SIZE,
-                  TRACEE_SCRATCH_SIZE, PROT_READ | PROT_WRITE, 0, 0, 0) < 0)
+                  REMOTE_SIZE - REMOTE_CODE_SIZE, PROT_READ | PROT_WRITE, 0, 0, 0) < 0)
     return -1;
   if (result < 0) {
     errno = (int)-result;
@@ -305,12 +313,13 @@ int tracee_begin_remote(struct tracee *leader, struct err *e)
   return -1;
 }
 
-int tracee_share_remote(struct tracee *thread, const struct tracee *leader, struct err *e)
+void tracee_share_remote(struct tracee *threads, size_t count)
 {
-  (void)e;
-  set_options(thread);
-  thread->remote = leader->remote;
-  return 0;
+  for (size_t i = 1; i < count; i++) {
+    set_options(&threads[i]);
+    threads[i].remote = threads[0].remote;
+    threads[i].slot = i % TRACEE_AT_ONCE;
+  }
 }
 
 int remote_adopt(struct tracee *child, uint64_t base, struct err *e)
@@ -351,6 +360,12 @@ int tracee_end_remote(struct tracee *leader, struct err *e)
 
   if (!remote)
     return 0;
+  for (size_t i = 0; i < TRACEE_AT_ONCE; i++) {
+    struct tracee *other = remote->diverted[i];
+
+    if (other && other != leader && remote_restore(other, e) < 0)
+      result = -1;
+  }
   if (leader->stopped && unmap_trampoline(leader, e) < 0)
     result = -1;
   if (remote_restore(leader, e) < 0)
@@ -376,14 +391,9 @@ uint64_t tracee_remote_size(void)
   return REMOTE_SIZE;
 }
 
-int tracee_rest(struct tracee *tracee, struct err *e)
-{
-  return remote_restore(tracee, e);
-}
-
 uint64_t tracee_scratch(const struct tracee *tracee)
 {
-  return tracee->remote->base + REMOTE_CODE_SIZE;
+  return tracee->remote->base + REMOTE_CODE_SIZE + tracee->slot * TRACEE_SCRATCH_SIZE;
 }
 
 int tracee_die(struct tracee *tracee, int code, struct err *e)
@@ -397,7 +407,7 @@ int tracee_die(struct tracee *tracee, int code, struct err *e)
   regs = remote_registers(tracee);
   regs.rax = SYS_exit_group;
   regs.rdi = (uint64_t)WEXITSTATUS(code);
-  if (remote_divert(tracee, &regs, e) < 0)
+  if (remote_divert(tracee, &regs, ~UINT64_C(0), e) < 0)
     return -1;
   if (WIFSIGNALED(code) && (ptrace(PTRACE_SETSIGMASK, tracee->tid, sizeof(none), &none) < 0 ||
                             kill(tracee->pid, WTERMSIG(code)) < 0))

@@ -4,6 +4,7 @@
 
 #include "tracee/tracee.h"
 
+#include <signal.h>
 #include <stddef.h>
 #include <sys/ptrace.h>
 
@@ -11,8 +12,10 @@ enum {
   REMOTE_FRAME_SIZE = 3 * 4096, /* room for a signal frame: 1 KiB and the extended state */
   SIGFRAME_ROOM_BELOW = 256,    /* of it, what function ends may pop before they return */
   SIGFRAME_SIZE = REMOTE_FRAME_SIZE - SIGFRAME_ROOM_BELOW,
-  REMOTE_CODE_SIZE = 4096 + REMOTE_FRAME_SIZE,
-  REMOTE_SIZE = REMOTE_CODE_SIZE + TRACEE_SCRATCH_SIZE, /* one mapping: r-x code, rw- scratch */
+  REMOTE_CODE_SIZE = 4096 + TRACEE_AT_ONCE * REMOTE_FRAME_SIZE,
+  /* One mapping: r-x code and a frame for each slot, rw- scratch memory for each. */
+  REMOTE_SIZE = REMOTE_CODE_SIZE + TRACEE_AT_ONCE * TRACEE_SCRATCH_SIZE,
+  REMOTE_SYSCALL_STOP = SIGTRAP | 0x80, /* PTRACE_O_TRACESYSGOOD */
 };
 
 /* Where a remote call enters, and what lets a thread heal itself when the tracer dies there. */
@@ -26,11 +29,11 @@ struct entry {
 
 /* One for each process. */
 struct remote {
-  uint64_t base;           /* of the mapping; 0 before it is there */
-  struct entry boot;       /* through the vdso, to map and unmap */
-  struct entry entry;      /* the current one */
-  struct tracee *diverted; /* the one thread that may stand in the entry: there is one frame */
-  uint64_t ignored;        /* signals that do nothing if nobody traces: mask */
+  uint64_t base;                           /* of the mapping; 0 before it is there */
+  struct entry boot;                       /* through the vdso, to map and unmap; of slot 0 */
+  struct entry entry;                      /* the current one, of slot 0 */
+  struct tracee *diverted[TRACEE_AT_ONCE]; /* the thread that may stand in it, in each slot */
+  uint64_t ignored;                        /* signals that do nothing if nobody traces: mask */
 };
 
 enum { REMOTE_BATCH_LIMIT = 64 };
@@ -41,18 +44,17 @@ uint64_t remote_offset(const uint8_t *label);
 /* Registers for a remote entry: the thread's own, so that segment bases stay, then ours. */
 struct user_regs_struct remote_registers(const struct tracee *tracee);
 
-/* Sends the thread to the entry, with all signals blocked. */
-int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, struct err *e);
+/* Sends the thread to the entry, with these signals blocked. */
+int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, uint64_t blocked,
+                  struct err *e);
 
+/* Lets the thread run (PTRACE_CONT, PTRACE_SYSCALL). */
+int remote_run(struct tracee *tracee, enum __ptrace_request request, struct err *e);
 /*
- * Lets the thread run to the next stop of the wanted kind. Other stops on the way (job control, a
+ * Waits until it is in the next stop of the wanted kind. Other stops on the way (job control, a
  * trap that was asked for before) are passed through.
  */
-int remote_run_to(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e);
-
-/* The second half of it, for a thread that runs already. */
-int remote_wait_for(struct tracee *tracee, enum __ptrace_request request, int wanted,
-                    struct err *e);
+int remote_wait(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e);
 
 /* clone(2) whose child never runs: it is stopped, or exits when nobody traces it. */
 int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e);
@@ -113,9 +115,10 @@ int entry_find_copies(pid_t pid, const void *code, size_t size, uint64_t bases[]
 
 /*
  * Writes the signal frame that rt_sigreturn(2) takes to resume the thread as it was saved
- * (arch/x86/kernel/signal_64.c). `address` is where it will stand; frame has SIGFRAME_SIZE.
+ * (arch/x86/kernel/signal_64.c). `address` is where it will stand; frame has room for
+ * SIGFRAME_SIZE bytes, of which it takes *size.
  */
 int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t restorer, void *frame,
-                   struct err *e);
+                   size_t *size, struct err *e);
 
 #endif

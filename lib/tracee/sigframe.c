@@ -53,7 +53,7 @@ static void fill_registers(greg_t *out, const struct user_regs_struct *in)
 }
 
 /* The extended state as the kernel would have put it there: NT_X86_XSTATE plus its markers. */
-static int fill_xstate(const struct tracee *tracee, uint8_t *out, struct err *e)
+static int fill_xstate(const struct tracee *tracee, uint8_t *out, size_t *size, struct err *e)
 {
   const struct blob *xstate = &tracee->xstate;
   const uint32_t magic2 = FP_XSTATE_MAGIC2;
@@ -71,16 +71,17 @@ static int fill_xstate(const struct tracee *tracee, uint8_t *out, struct err *e)
   memcpy(&software.features, xstate->data + XSTATE_SOFTWARE, sizeof(software.features));
   memcpy(out + XSTATE_SOFTWARE, &software, sizeof(software));
   memcpy(out + xstate->size, &magic2, sizeof(magic2));
+  *size = xstate->size + sizeof(magic2);
   return 0;
 }
 
 int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t restorer, void *frame,
-                   struct err *e)
+                   size_t *size, struct err *e)
 {
   struct rt_sigframe head = {.restorer = restorer};
   struct user_regs_struct regs = tracee->regs;
 
-  memset(frame, 0, SIGFRAME_SIZE);
+  memset(frame, 0, XSTATE_OFFSET);
   tracee_resolve_restart(&regs);
   fill_registers(head.context.uc_mcontext.gregs, &regs);
   head.context.uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
@@ -89,7 +90,10 @@ int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t resto
   head.context.uc_stack.ss_flags = ~0;
   memcpy(&head.context.uc_sigmask, &tracee->sigmask, sizeof(tracee->sigmask));
   memcpy(frame, &head, sizeof(head) < XSTATE_OFFSET ? sizeof(head) : XSTATE_OFFSET);
-  return fill_xstate(tracee, (uint8_t *)frame + XSTATE_OFFSET, e);
+  if (fill_xstate(tracee, (uint8_t *)frame + XSTATE_OFFSET, size, e) < 0)
+    return -1;
+  *size += XSTATE_OFFSET;
+  return 0;
 }
 
 int tracee_xstate_features(uint64_t *features, uint32_t *size, struct err *e)

@@ -28,7 +28,9 @@ struct tracee {
   uint64_t sigmask;             /* the same */
   struct blob xstate;           /* the same; empty until tracee_save */
   struct remote *remote;        /* the process's page for remote system calls, or NULL */
+  size_t slot;                  /* of the page, that it uses: below TRACEE_AT_ONCE */
   bool diverted;                /* its registers are ours for now */
+  uint64_t blocked;             /* its signal mask while it is diverted */
   bool unfiltered;              /* its seccomp filters rest */
   pid_t event_tid;              /* the last process or thread that a remote call cloned */
 };
@@ -59,11 +61,11 @@ int tracee_detach(struct tracee *tracee, struct err *e);
 
 /*
  * Prepares the process for remote system calls: maps a trampoline page into it through `leader`.
- * Every thread of the process may then use it. tracee_end_remote unmaps it and puts the leader's
- * registers back.
+ * Its other threads may then use it, too: tracee_share_remote, whose first thread is the leader.
+ * tracee_end_remote unmaps it and puts the registers of all back.
  */
 int tracee_begin_remote(struct tracee *leader, struct err *e);
-int tracee_share_remote(struct tracee *thread, const struct tracee *leader, struct err *e);
+void tracee_share_remote(struct tracee *threads, size_t count);
 int tracee_end_remote(struct tracee *leader, struct err *e);
 
 /*
@@ -83,25 +85,25 @@ struct remote_call {
   int64_t result;
 };
 
-/*
- * Makes all the calls, whatever each returns, where possible with one stop for all: questions,
- * which do no harm when the tracer dies and nobody hears the answers. Uses the last quarter of the
- * scratch memory. The process's `caught` signals (those with handlers) must be known:
- * tracee_caught.
- */
-int tracee_ask(struct tracee *tracee, struct remote_call *calls, size_t count, struct err *e);
-void tracee_caught(struct tracee *leader, uint64_t caught);
-
-/* Scratch memory in the process for arguments of remote calls: its address there, its bytes. */
+/* Scratch memory for arguments of the thread's remote calls: its address there, its bytes. */
 uint64_t tracee_scratch(const struct tracee *tracee);
 enum { TRACEE_SCRATCH_SIZE = 16384 };
+
+/*
+ * Threads of a process that follow each other, TRACEE_AT_ONCE at most, are asked at the same time:
+ * each its sheet of `size` bytes, which is `count` calls and behind them room for what they write.
+ * It stands in the thread's scratch memory meanwhile. All calls are made, whatever each returns:
+ * questions, which do no harm when the tracer dies and nobody hears the answers. The process's
+ * `caught` signals (those with handlers) must be known: tracee_caught.
+ */
+enum { TRACEE_AT_ONCE = 16 };
+int tracee_ask(struct tracee *threads, size_t thread_count, void *sheets, size_t size, size_t count,
+               struct err *e);
+void tracee_caught(struct tracee *leader, uint64_t caught);
 
 /* Where the trampoline page and its like are mapped; 0: not mapped. */
 uint64_t tracee_remote_base(const struct tracee *tracee);
 uint64_t tracee_remote_size(void);
-
-/* Gives a thread its own registers back for now; the next remote call takes it again. */
-int tracee_rest(struct tracee *tracee, struct err *e);
 
 /* Frees what is known of a process's leader that is gone, the remote mapping's part included. */
 void tracee_forget(struct tracee *leader);

@@ -10,6 +10,7 @@
  *   trampoline_ask:   the same array, whose calls are all made. At the end the thread sends itself
  *                     the signal r13, at which the tracer stops it; when nobody traces any more the
  *                     signal is ignored, and the thread carries on like one from trampoline_call.
+ *                     r13 is 0 when there is none that it could send: it stops at every call.
  */
     /* The call that rbx points to; rbx and r12 move on, the flags say whether it was the last. */
     .macro call_next
@@ -64,11 +65,13 @@ trampoline_ask:
     jnz     trampoline_ask
     movl    $186, %eax /* gettid */
     syscall
-    movl    %eax, %edi
     movl    %r13d, %esi
+    testl   %esi, %esi
+    jz      1f
+    movl    %eax, %edi
     movl    $200, %eax /* tkill */
     syscall
-    movl    $15, %eax
+1:  movl    $15, %eax
     syscall
     ud2
 trampoline_end:
