@@ -80,7 +80,7 @@ static int ask(struct tracee *tracee, struct err *e)
     calls[i] = i % 3 == 0
                    ? (struct remote_call){.number = SYS_getpid}
                    : (struct remote_call){.number = SYS_lseek, .arguments = {1000 + i, area, i}};
-  if (tracee_ask(tracee, 1, calls, sizeof(calls), QUESTIONS, e) < 0)
+  if (tracee_ask(tracee, calls, sizeof(calls), QUESTIONS, e) < 0)
     return -1;
   for (uint64_t i = 0; i < QUESTIONS; i++) {
     if (calls[i].result != (i % 3 == 0 ? tracee->pid : -EBADF))

@@ -70,7 +70,7 @@ static int ask(struct source *source, const char *what, void *sheet, size_t size
 {
   const struct remote_call *calls = sheet;
 
-  if (tracee_ask(&source->threads[0], 1, sheet, size, count, e) < 0)
+  if (tracee_ask(&source->threads[0], sheet, size, count, e) < 0)
     return -1;
   for (size_t i = 0; i < count; i++) {
     if (calls[i].result < 0) {
@@ -263,7 +263,7 @@ static int take_switches(struct source *source, struct process *process, struct 
   if (take_number(source->pid, "oom_score_adj", 10, &score, e) < 0 ||
       take_number(source->pid, "personality", 16, &process->personality, e) < 0 ||
       take_number(source->pid, "coredump_filter", 16, &process->coredump_filter, e) < 0 ||
-      tracee_ask(&source->threads[0], 1, &sheet, sizeof(sheet), ARRAY_LEN(sheet.calls), e) < 0)
+      tracee_ask(&source->threads[0], &sheet, sizeof(sheet), ARRAY_LEN(sheet.calls), e) < 0)
     return -1;
   for (size_t i = 0; i < 3; i++) {
     if (calls[i].result < 0) {

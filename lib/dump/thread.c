@@ -197,42 +197,47 @@ static int take_seen(struct tracee *tracee, struct thread *thread, struct err *e
   return take_robust_list(tracee->tid, thread, e);
 }
 
-/* As many as are asked at once. */
-static int take_some(struct tracee *tracees, struct thread *threads, size_t count,
-                     struct sheet *first, struct err *e)
-{
-  struct sheet sheets[TRACEE_AT_ONCE];
+/* All threads of a process. */
+struct taken {
+  struct tracee *tracees;
+  struct thread *threads;
+  struct sheet first; /* the leader's */
+};
 
-  for (size_t i = 0; i < count; i++) {
-    if (take_seen(&tracees[i], &threads[i], e) < 0)
-      return err_prefix(e, "thread %d", tracees[i].tid);
-    fill_sheet(&sheets[i], tracee_scratch(&tracees[i]));
-  }
-  if (tracee_ask(tracees, count, sheets, sizeof(*sheets), QUESTIONS, e) < 0)
-    return -1;
-  if (tracees->tid == tracees->pid)
-    *first = sheets[0];
-  for (size_t i = 0; i < count; i++) {
-    if (take_answers(&sheets[i], first, &threads[i], e) < 0)
-      return err_prefix(e, "thread %d", tracees[i].tid);
-  }
+static int fill(void *context, size_t index, void *sheet, struct err *e)
+{
+  const struct taken *taken = context;
+  struct tracee *tracee = &taken->tracees[index];
+
+  if (take_seen(tracee, &taken->threads[index], e) < 0)
+    return err_prefix(e, "thread %d", tracee->tid);
+  fill_sheet(sheet, tracee_scratch(tracee));
+  return 0;
+}
+
+static int take(void *context, size_t index, const void *sheet, struct err *e)
+{
+  struct taken *taken = context;
+
+  if (index == 0)
+    memcpy(&taken->first, sheet, sizeof(taken->first));
+  if (take_answers(sheet, &taken->first, &taken->threads[index], e) < 0)
+    return err_prefix(e, "thread %d", taken->tracees[index].tid);
   return 0;
 }
 
 int capture_threads(struct source *source, struct process *process, struct err *e)
 {
-  struct sheet first;
+  struct taken taken = {.tracees = source->threads};
+  const struct tracee_questions questions = {.size = sizeof(struct sheet),
+                                             .count = QUESTIONS,
+                                             .fill = fill,
+                                             .take = take,
+                                             .context = &taken};
 
-  process->threads = calloc(source->thread_count, sizeof(*process->threads));
+  taken.threads = process->threads = calloc(source->thread_count, sizeof(*process->threads));
   if (!process->threads)
     return err_sys(e, "threads");
   process->thread_count = source->thread_count;
-  for (size_t i = 0; i < source->thread_count; i += TRACEE_AT_ONCE) {
-    size_t left = source->thread_count - i;
-
-    if (take_some(source->threads + i, process->threads + i,
-                  left < TRACEE_AT_ONCE ? left : TRACEE_AT_ONCE, &first, e) < 0)
-      return -1;
-  }
-  return 0;
+  return tracee_ask_all(source->threads, source->thread_count, &questions, e);
 }

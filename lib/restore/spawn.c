@@ -150,7 +150,7 @@ static int end_helper(struct tracee *parent, struct tracee *helper, struct err *
 {
   kill(helper->tid, SIGKILL);
   wait_gone(helper->tid);
-  free(helper->remote);
+  remote_free(helper->remote);
   free(helper->xstate.data);
   return call(parent, e, "wait4", NULL, SYS_wait4, (uint64_t)-1, 0, WNOHANG | __WCLONE, 0, 0, 0);
 }
@@ -197,7 +197,7 @@ static int execute(struct rebuild *rebuild, struct rebuilt *which, struct err *e
       call(tracee, e, "execveat", NULL, SYS_execveat, (uint64_t)number, area + 24, area, area + 8,
            AT_EMPTY_PATH, 0) < 0)
     return err_prefix(e, "pid %d: program", which->process->pid);
-  free(tracee->remote);
+  remote_free(tracee->remote);
   tracee->remote = NULL;
   tracee->diverted = false;
   if (tracee_save(tracee, e) < 0 || remote_begin_at(tracee, saved, e) < 0)

@@ -23,22 +23,59 @@ uint64_t remote_offset(const uint8_t *label)
 
 enum { FRAME_OFFSET = 4096 + SIGFRAME_ROOM_BELOW }; /* in the mapping, behind the code page */
 
-int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool write, struct err *e)
+static int open_mem(pid_t pid, int flags, struct err *e)
 {
   char path[64];
-  AUTO_CLOSE int fd = -1;
-  ssize_t n;
+  int fd;
 
   snprintf(path, sizeof(path), "/proc/%d/mem", pid);
-  fd = open(path, (write ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
-  if (fd < 0)
-    return err_sys(e, "pid %d: memory", pid);
-  n = write ? pwrite(fd, buffer, size, (off_t)address) : pread(fd, buffer, size, (off_t)address);
+  fd = open(path, flags | O_CLOEXEC);
+  return fd < 0 ? err_sys(e, "pid %d: memory", pid) : fd;
+}
+
+int remote_mem_at(int mem, uint64_t address, void *buffer, size_t size, bool write, struct err *e)
+{
+  ssize_t n =
+      write ? pwrite(mem, buffer, size, (off_t)address) : pread(mem, buffer, size, (off_t)address);
+
   if (n < 0)
-    return err_sys(e, "pid %d: memory at 0x%lx", pid, (unsigned long)address);
+    return err_sys(e, "memory at 0x%lx", (unsigned long)address);
   if ((size_t)n != size)
-    return err_set(e, "pid %d: memory at 0x%lx ends early", pid, (unsigned long)address);
+    return err_set(e, "memory at 0x%lx ends early", (unsigned long)address);
   return 0;
+}
+
+int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool write, struct err *e)
+{
+  AUTO_CLOSE int mem = open_mem(pid, write ? O_WRONLY : O_RDONLY, e);
+
+  if (mem < 0)
+    return -1;
+  return remote_mem_at(mem, address, buffer, size, write, e) < 0 ? err_prefix(e, "pid %d", pid) : 0;
+}
+
+struct remote *remote_new(pid_t pid, struct err *e)
+{
+  struct remote *remote = calloc(1, sizeof(*remote));
+
+  if (!remote) {
+    err_sys(e, "pid %d", pid);
+    return NULL;
+  }
+  remote->mem = open_mem(pid, O_RDWR, e);
+  if (remote->mem < 0) {
+    free(remote);
+    return NULL;
+  }
+  return remote;
+}
+
+void remote_free(struct remote *remote)
+{
+  if (!remote)
+    return;
+  close(remote->mem);
+  free(remote);
 }
 
 /* How far the thread's entry and frame are from those of slot 0. */
@@ -57,7 +94,7 @@ static int write_sigframe(const struct tracee *tracee, const struct entry *entry
     return 0;
   if (sigframe_build(tracee, address, entry->restorer, frame, &size, e) < 0)
     return -1;
-  return remote_mem(tracee->pid, address, frame, size, true, e);
+  return tracee_write(tracee, address, frame, size, e);
 }
 
 /*
@@ -239,7 +276,7 @@ static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
     errno = (int)-result;
     return err_sys(e, "pid %d: cannot map a trampoline page", leader->pid);
   }
-  if (remote_mem(leader->pid, (uint64_t)result, (void *)trampoline_start, code_size, true, e) < 0)
+  if (tracee_write(leader, (uint64_t)result, trampoline_start, code_size, e) < 0)
     return -1;
   remote->base = (uint64_t)result;
   /* From the next call on the registers lead into the page: its frame must be there first. */
@@ -271,11 +308,11 @@ int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
 
   if (leader->xstate.size == 0 && tracee_save(leader, e) < 0)
     return -1;
-  remote = calloc(1, sizeof(*remote));
+  remote = remote_new(leader->pid, e);
   if (!remote)
-    return err_sys(e, "pid %d", leader->pid);
+    return -1;
   if (entry_find(leader, &remote->boot, e) < 0) {
-    free(remote);
+    remote_free(remote);
     return -1;
   }
   remote->entry = remote->boot;
@@ -324,9 +361,9 @@ void tracee_share_remote(struct tracee *threads, size_t count)
 
 int remote_adopt(struct tracee *child, uint64_t base, struct err *e)
 {
-  child->remote = calloc(1, sizeof(*child->remote));
+  child->remote = remote_new(child->pid, e);
   if (!child->remote)
-    return err_sys(e, "pid %d", child->pid);
+    return -1;
   use_trampoline(child->remote, base);
   return 0;
 }
@@ -372,12 +409,12 @@ int tracee_end_remote(struct tracee *leader, struct err *e)
     result = -1;
   /* The frame stood in pages that were never used: they read as zeros before, they do again. */
   if (remote->boot.frame && leader->stopped) {
-    AUTO_FREE void *zeros = calloc(1, SIGFRAME_SIZE);
-    if (zeros)
-      remote_mem(leader->pid, remote->boot.frame, zeros, SIGFRAME_SIZE, true, &(struct err){""});
+    const uint8_t zeros[SIGFRAME_SIZE] = {0};
+
+    tracee_write(leader, remote->boot.frame, zeros, sizeof(zeros), &(struct err){""});
   }
   leader->remote = NULL;
-  free(remote);
+  remote_free(remote);
   return result;
 }
 
@@ -429,7 +466,7 @@ int tracee_die(struct tracee *tracee, int code, struct err *e)
 void tracee_forget(struct tracee *leader)
 {
   free(leader->xstate.data);
-  free(leader->remote);
+  remote_free(leader->remote);
   *leader = (struct tracee){.tid = leader->tid, .pid = leader->pid};
 }
 
@@ -439,7 +476,7 @@ int remote_unmap(struct tracee *leader, struct err *e)
 
   if (entry_find_plain(leader->pid, &remote->boot, e) < 0 || unmap_trampoline(leader, e) < 0)
     return -1;
-  free(remote);
+  remote_free(remote);
   leader->remote = NULL;
   return 0;
 }

@@ -29,6 +29,7 @@ struct entry {
 
 /* One for each process. */
 struct remote {
+  int mem;                                 /* its memory, open: /proc/PID/mem */
   uint64_t base;                           /* of the mapping; 0 before it is there */
   struct entry boot;                       /* through the vdso, to map and unmap; of slot 0 */
   struct entry entry;                      /* the current one, of slot 0 */
@@ -37,6 +38,10 @@ struct remote {
 };
 
 enum { REMOTE_BATCH_LIMIT = 64 };
+
+/* For a process whose mapping is to come. remote_free takes NULL, too. */
+struct remote *remote_new(pid_t pid, struct err *e);
+void remote_free(struct remote *remote);
 
 /* Where a label of trampoline.S is, counted from its begin. */
 uint64_t remote_offset(const uint8_t *label);
@@ -93,8 +98,10 @@ int remote_unmap(struct tracee *leader, struct err *e);
 /* Puts a diverted thread's own registers and signal mask back; a no-op for others. */
 int remote_restore(struct tracee *tracee, struct err *e);
 
-/* Reads or writes through /proc/PID/mem, whatever the mapping's protection. */
+/* Reads or writes through /proc/PID/mem, whatever the mapping's protection; or through that, open.
+ */
 int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool write, struct err *e);
+int remote_mem_at(int mem, uint64_t address, void *buffer, size_t size, bool write, struct err *e);
 
 /* The first `syscall` instruction of the process's vdso, where nothing heals. */
 int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);

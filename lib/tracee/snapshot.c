@@ -133,7 +133,7 @@ void tracee_kill_snapshot(struct tracee *snapshot)
   while (waitpid(snapshot->tid, &status, __WALL) == snapshot->tid && WIFSTOPPED(status))
     ;
   free(snapshot->xstate.data);
-  free(snapshot->remote);
+  remote_free(snapshot->remote);
   *snapshot = (struct tracee){0};
 }
 

@@ -152,15 +152,21 @@ int tracee_detach(struct tracee *tracee, struct err *e)
   return result;
 }
 
-/* One process_vm_readv or writev; falls back to /proc/PID/mem, which forces protections. */
+/*
+ * Through /proc/PID/mem, which forces protections: where it is open. One process_vm_readv or writev
+ * is as good otherwise, as a rule.
+ */
 static int transfer(const struct tracee *tracee, uint64_t address, void *buffer, size_t size,
                     bool to_tracee, struct err *e)
 {
   struct iovec local = {.iov_base = buffer, .iov_len = size};
   struct iovec remote = {.iov_base = (void *)address, .iov_len = size}; /* NOLINT */
-  ssize_t n = to_tracee ? process_vm_writev(tracee->pid, &local, 1, &remote, 1, 0)
-                        : process_vm_readv(tracee->pid, &local, 1, &remote, 1, 0);
+  ssize_t n;
 
+  if (tracee->remote)
+    return remote_mem_at(tracee->remote->mem, address, buffer, size, to_tracee, e);
+  n = to_tracee ? process_vm_writev(tracee->pid, &local, 1, &remote, 1, 0)
+                : process_vm_readv(tracee->pid, &local, 1, &remote, 1, 0);
   if (n == (ssize_t)size)
     return 0;
   return remote_mem(tracee->pid, address, buffer, size, to_tracee, e);

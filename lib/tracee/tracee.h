@@ -90,16 +90,28 @@ uint64_t tracee_scratch(const struct tracee *tracee);
 enum { TRACEE_SCRATCH_SIZE = 16384 };
 
 /*
- * Threads of a process that follow each other, TRACEE_AT_ONCE at most, are asked at the same time:
- * each its sheet of `size` bytes, which is `count` calls and behind them room for what they write.
- * It stands in the thread's scratch memory meanwhile. All calls are made, whatever each returns:
- * questions, which do no harm when the tracer dies and nobody hears the answers. The process's
- * `caught` signals (those with handlers) must be known: tracee_caught.
+ * Makes all the calls of a sheet, whatever each returns, where possible with one stop: questions,
+ * which do no harm when the tracer dies and nobody hears the answers. A sheet of `size` bytes
+ * (TRACEE_SCRATCH_SIZE at most) is `count` calls, and behind them room for what they write: it
+ * stands at the thread's tracee_scratch meanwhile. The process's `caught` signals (those with
+ * handlers) must be known: tracee_caught.
+ */
+int tracee_ask(struct tracee *tracee, void *sheet, size_t size, size_t count, struct err *e);
+void tracee_caught(struct tracee *leader, uint64_t caught);
+
+/*
+ * The same of all threads of a process, several at the same time. `fill` writes a thread's sheet,
+ * `take` gets it with the answers, in the order of threads.
  */
 enum { TRACEE_AT_ONCE = 16 };
-int tracee_ask(struct tracee *threads, size_t thread_count, void *sheets, size_t size, size_t count,
-               struct err *e);
-void tracee_caught(struct tracee *leader, uint64_t caught);
+struct tracee_questions {
+  size_t size, count;
+  int (*fill)(void *context, size_t index, void *sheet, struct err *e);
+  int (*take)(void *context, size_t index, const void *sheet, struct err *e);
+  void *context;
+};
+int tracee_ask_all(struct tracee *threads, size_t count, const struct tracee_questions *questions,
+                   struct err *e);
 
 /* Where the trampoline page and its like are mapped; 0: not mapped. */
 uint64_t tracee_remote_base(const struct tracee *tracee);
