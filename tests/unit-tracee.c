@@ -149,6 +149,8 @@ static void test_calls(bool sleeps)
 
 static void test_heals(void)
 {
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  uint64_t restorer = 0;
   struct entry entry;
   struct err e = {""};
 
@@ -156,9 +158,17 @@ static void test_heals(void)
   pid_t pid = start_target(shared, true);
 
   counts_on(shared);
-  ok(entry_find(&(struct tracee){.pid = pid, .tid = pid}, &entry, &e) == 0, "entry found %s",
-     e.text);
+  ok(proc_maps_read(pid, &maps, &e) == 0 &&
+         entry_find(&(struct tracee){.pid = pid, .tid = pid}, &maps, &restorer, &entry, &e) == 0,
+     "entry found %s", e.text);
   ok(entry.frame != 0, "the first call heals itself, too");
+  for (int wrong = 0; wrong < 2; wrong++) {
+    uint64_t guess = restorer + (uint64_t)wrong;
+
+    ok(entry_find(&(struct tracee){.pid = pid, .tid = pid}, &maps, &guess, &entry, &e) == 0 &&
+           guess == restorer,
+       "with a %s idea where, too %s", wrong ? "wrong" : "right", e.text);
+  }
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
 }

@@ -33,7 +33,7 @@ struct source {
   size_t thread_count;
   uint32_t mm;           /* id of its space; 0 for zombies */
   uint64_t remote_base;  /* of the mapping that we have in it, and in its snapshot */
-  struct proc_maps maps; /* without flags */
+  struct proc_maps maps; /* without flags, and without ours */
   bool mapped;           /* its mappings are in the model */
   struct inherited *inherited;
   size_t inherited_count;
@@ -82,6 +82,7 @@ struct capture {
   int root;        /* the tree's root directory, from which paths count; -1: it cannot be opened */
   bool own_userns; /* which is not ours */
   char *cgroup;    /* a container's directory; its members belong to the tree. NULL: none */
+  uint64_t restorer; /* tracee_begin_remote's, of the last process */
   struct guard thaw; /* it stood frozen, and must again when we let it go */
   struct tree tree;
   struct known_file *known;

@@ -188,7 +188,7 @@ static bool has_object(const struct proc_maps *maps)
 
 int capture_space(struct capture *capture, struct source *source, struct mm *mm, struct err *e)
 {
-  if (take_addresses(source, mm, e) < 0 || proc_maps_read(source->pid, &source->maps, e) != 0)
+  if (take_addresses(source, mm, e) < 0)
     return -1;
   source->mapped = has_object(&source->maps);
   return source->mapped ? take_mappings(capture, source, source->pid, e) : 0;

@@ -37,14 +37,18 @@ static int take_checkpoint(struct capture *capture, struct err *e)
   return tracee_vdso_digest(root->pid, &checkpoint->vdso_digest, e);
 }
 
-/* Threads of one process share these as a rule; a process that shares them with another is odd. */
+/*
+ * Threads of one process share these as a rule, handlers always (clone(2): CLONE_THREAD); a process
+ * that shares them with another is odd.
+ */
 static const struct {
   int type;
   const char *name;
+  bool threads_may_differ;
 } resources[] = {
-    {KCMP_FILES, "descriptor table"},
-    {KCMP_FS, "working directory"},
-    {KCMP_SIGHAND, "signal handlers"},
+    {KCMP_FILES, "descriptor table", true},
+    {KCMP_FS, "working directory", true},
+    {KCMP_SIGHAND, "signal handlers", false},
 };
 
 static bool shares(pid_t one, pid_t two, int type)
@@ -55,7 +59,7 @@ static bool shares(pid_t one, pid_t two, int type)
 static int check_threads(const struct source *source, struct err *e)
 {
   for (size_t r = 0; r < ARRAY_LEN(resources); r++) {
-    for (size_t i = 1; i < source->thread_count; i++) {
+    for (size_t i = 1; i < source->thread_count && resources[r].threads_may_differ; i++) {
       if (!shares(source->pid, source->threads[i].tid, resources[r].type))
         return err_set(e, "thread %d: has a %s of its own: cannot be checkpointed",
                        source->threads[i].tid, resources[r].name);
@@ -106,8 +110,9 @@ static int take_process(struct capture *capture, struct source *source, struct e
   if (!mm)
     return err_sys(e, "processes");
   mm->id = source->mm = ++capture->last_space;
-  if (check_threads(source, e) < 0 || tracee_save(&source->threads[0], e) < 0 ||
-      tracee_begin_remote(&source->threads[0], e) < 0)
+  if (check_threads(source, e) < 0 || proc_maps_read(source->pid, &source->maps, e) != 0 ||
+      tracee_save(&source->threads[0], e) < 0 ||
+      tracee_begin_remote_known(&source->threads[0], &source->maps, &capture->restorer, e) < 0)
     return -1;
   source->remote_base = tracee_remote_base(&source->threads[0]);
   tracee_caught(&source->threads[0], source->status.sig_caught);

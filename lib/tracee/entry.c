@@ -6,6 +6,7 @@
  */
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proc/proc.h"
 #include "tracee/remote.h"
 
 #include <errno.h>
@@ -33,31 +34,29 @@ struct layout {
   size_t text_count;     /* of all of them */
 };
 
-static int read_layout(pid_t pid, struct layout *layout, struct err *e)
+static void find_layout(const struct proc_maps *maps, struct layout *layout)
 {
-  AUTO_FREE char *path = io_format(e, "/proc/%d/maps", pid);
-  AUTO_FCLOSE FILE *maps = path ? fopen(path, "re") : NULL;
-  AUTO_FREE char *line = NULL;
-  size_t room = 0;
-
   memset(layout, 0, sizeof(*layout));
-  if (!maps)
-    return err_sys(e, "pid %d: maps", pid);
-  while (getline(&line, &room, maps) > 0) {
-    struct range range;
-    char perms[5];
-    int name = 0;
+  for (size_t i = 0; i < maps->count; i++) {
+    const struct proc_map *map = &maps->maps[i];
+    const struct range range = {map->start, map->end};
 
-    if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*x %*s %*u %n", &range.start, &range.end, perms,
-               &name) < 3)
-      return err_set(e, "pid %d: maps: unexpected line", pid);
-    if (name && strcmp(line + name, "[vdso]\n") == 0)
+    if (strcmp(map->name, "[vdso]") == 0)
       layout->vdso = range;
-    else if (name && strcmp(line + name, "[stack]\n") == 0)
+    else if (strcmp(map->name, "[stack]") == 0)
       layout->stack = range;
-    else if (perms[0] == 'r' && perms[2] == 'x')
+    else if (map->perms[0] == 'r' && map->perms[2] == 'x')
       layout->text[layout->text_count++ % ARRAY_LEN(layout->text)] = range;
   }
+}
+
+static int read_layout(pid_t pid, struct layout *layout, struct err *e)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+
+  if (proc_maps_read(pid, &maps, e) != 0)
+    return -1;
+  find_layout(&maps, layout);
   return 0;
 }
 
@@ -125,14 +124,34 @@ static bool follow_epilogue(const uint8_t *code, size_t size, uint64_t frame, st
   return false;
 }
 
-/* The address of a `mov $15, %eax (or %rax); syscall` in the process's code, or 0. */
-static uint64_t find_restorer(pid_t pid, const struct layout *layout)
+static const uint8_t with_rax[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
+static const uint8_t with_eax[] = {0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05};
+
+static bool is_restorer(pid_t pid, const struct layout *layout, uint64_t address)
 {
-  static const uint8_t with_rax[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
-  static const uint8_t with_eax[] = {0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05};
-  AUTO_FREE uint8_t *window = malloc(TEXT_WINDOW);
+  uint8_t code[sizeof(with_rax)];
+
+  for (size_t i = 0; i < layout->text_count && i < ARRAY_LEN(layout->text); i++) {
+    if (address >= layout->text[i].start && address < layout->text[i].end)
+      return read_memory(pid, address, code, sizeof(code)) == sizeof(code) &&
+             (memcmp(code, with_rax, sizeof(with_rax)) == 0 ||
+              memcmp(code, with_eax, sizeof(with_eax)) == 0);
+  }
+  return false;
+}
+
+/*
+ * The address of a `mov $15, %eax (or %rax); syscall` in the process's code, or 0. Related
+ * processes have it at the same place: guess.
+ */
+static uint64_t find_restorer(pid_t pid, const struct layout *layout, uint64_t guess)
+{
+  AUTO_FREE uint8_t *window = NULL;
   size_t searched = 0;
 
+  if (is_restorer(pid, layout, guess))
+    return guess;
+  window = malloc(TEXT_WINDOW);
   if (!window)
     return 0;
   /* From the end: libraries stand above the program, and the C library among the first loaded. */
@@ -241,15 +260,14 @@ static int find_entry(pid_t pid, const struct layout *layout, uint64_t frame, ui
   return 0;
 }
 
-int entry_find_copies(pid_t pid, const void *code, size_t size, uint64_t bases[], size_t room,
-                      struct err *e)
+size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *code, size_t size,
+                         uint64_t bases[], size_t room)
 {
   struct layout layout;
   uint8_t bytes[4096];
   size_t found = 0;
 
-  if (read_layout(pid, &layout, e) < 0)
-    return -1;
+  find_layout(maps, &layout);
   for (size_t i = 0; i < layout.text_count && i < ARRAY_LEN(layout.text) && found < room; i++) {
     const struct range *range = &layout.text[i];
 
@@ -258,19 +276,18 @@ int entry_find_copies(pid_t pid, const void *code, size_t size, uint64_t bases[]
         memcmp(bytes, code, size) == 0)
       bases[found++] = range->start;
   }
-  return (int)found;
+  return found;
 }
 
-int entry_find(const struct tracee *tracee, struct entry *entry, struct err *e)
+int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64_t *restorer,
+               struct entry *entry, struct err *e)
 {
   struct layout layout;
-  uint64_t restorer;
 
-  if (read_layout(tracee->pid, &layout, e) < 0)
-    return -1;
-  restorer = find_restorer(tracee->pid, &layout);
-  return find_entry(tracee->pid, &layout, restorer ? borrow_stack(tracee, &layout.stack) : 0,
-                    restorer, entry, e);
+  find_layout(maps, &layout);
+  *restorer = find_restorer(tracee->pid, &layout, *restorer);
+  return find_entry(tracee->pid, &layout, *restorer ? borrow_stack(tracee, &layout.stack) : 0,
+                    *restorer, entry, e);
 }
 
 int entry_find_plain(pid_t pid, struct entry *entry, struct err *e)

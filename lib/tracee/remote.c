@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proc/proc.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -302,7 +303,8 @@ static void set_options(struct tracee *tracee)
     ptrace(PTRACE_SETOPTIONS, tracee->tid, NULL, PTRACE_O_TRACESYSGOOD);
 }
 
-int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
+static int begin(struct tracee *leader, uint64_t base, const struct proc_maps *maps,
+                 uint64_t *restorer, struct err *e)
 {
   struct remote *remote;
 
@@ -311,7 +313,7 @@ int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
   remote = remote_new(leader->pid, e);
   if (!remote)
     return -1;
-  if (entry_find(leader, &remote->boot, e) < 0) {
+  if (entry_find(leader, maps, restorer, &remote->boot, e) < 0) {
     remote_free(remote);
     return -1;
   }
@@ -323,31 +325,49 @@ int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
   return -1;
 }
 
+int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+
+  if (proc_maps_read(leader->pid, &maps, e) != 0)
+    return -1;
+  return begin(leader, base, &maps, &(uint64_t){0}, e);
+}
+
 /* A tracer that was killed could not take its mapping away. */
-static int unmap_leftovers(struct tracee *leader, struct err *e)
+static int unmap_leftovers(struct tracee *leader, const struct proc_maps *maps, struct err *e)
 {
   uint64_t bases[8];
   int64_t result;
-  int count = entry_find_copies(leader->pid, trampoline_start, remote_offset(trampoline_end), bases,
-                                ARRAY_LEN(bases), e);
+  size_t count = entry_find_copies(leader->pid, maps, trampoline_start,
+                                   remote_offset(trampoline_end), bases, ARRAY_LEN(bases));
 
-  for (int i = 0; i < count; i++) {
-    if (bases[i] != leader->remote->base &&
-        TRACEE_CALL(leader, e, &result, SYS_munmap, bases[i], REMOTE_SIZE, 0, 0, 0, 0) < 0)
+  for (size_t i = 0; i < count; i++) {
+    if (TRACEE_CALL(leader, e, &result, SYS_munmap, bases[i], REMOTE_SIZE, 0, 0, 0, 0) < 0)
       return -1;
   }
-  return count < 0 ? -1 : 0;
+  return 0;
+}
+
+int tracee_begin_remote_known(struct tracee *leader, const struct proc_maps *maps,
+                              uint64_t *restorer, struct err *e)
+{
+  set_options(leader);
+  if (begin(leader, 0, maps, restorer, e) < 0)
+    return -1;
+  if (unmap_leftovers(leader, maps, e) == 0)
+    return 0;
+  tracee_end_remote(leader, &(struct err){""});
+  return -1;
 }
 
 int tracee_begin_remote(struct tracee *leader, struct err *e)
 {
-  set_options(leader);
-  if (remote_begin_at(leader, 0, e) < 0)
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+
+  if (proc_maps_read(leader->pid, &maps, e) != 0)
     return -1;
-  if (unmap_leftovers(leader, e) == 0)
-    return 0;
-  tracee_end_remote(leader, &(struct err){""});
-  return -1;
+  return tracee_begin_remote_known(leader, &maps, &(uint64_t){0}, e);
 }
 
 void tracee_share_remote(struct tracee *threads, size_t count)

@@ -110,15 +110,17 @@ int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);
  * Finds how to make system calls in a process that has no trampoline: a `syscall` instruction of
  * the vdso, and where possible the way on from it to the C library's signal return and a frame in
  * stack pages that were never used. There, 16 bytes stay behind as a mark for the next tracer.
+ * *restorer: where that signal return may be (0: no idea); where it is.
  */
-int entry_find(const struct tracee *tracee, struct entry *entry, struct err *e);
+int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64_t *restorer,
+               struct entry *entry, struct err *e);
 
 /*
  * Mappings of the size of the remote mapping's code that begin with these bytes: what a tracer that
- * was killed left behind. Returns how many, at most `room`, or -1.
+ * was killed left behind. Returns how many, at most `room`.
  */
-int entry_find_copies(pid_t pid, const void *code, size_t size, uint64_t bases[], size_t room,
-                      struct err *e);
+size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *code, size_t size,
+                         uint64_t bases[], size_t room);
 
 /*
  * Writes the signal frame that rt_sigreturn(2) takes to resume the thread as it was saved

@@ -8,6 +8,7 @@
 #define CKPT_TRACEE_TRACEE_H
 
 #include "base/err.h"
+#include "proc/proc.h"
 #include "state/fields.h"
 
 #include <stdbool.h>
@@ -66,6 +67,13 @@ int tracee_detach(struct tracee *tracee, struct err *e);
  */
 int tracee_begin_remote(struct tracee *leader, struct err *e);
 void tracee_share_remote(struct tracee *threads, size_t count);
+
+/*
+ * The same as tracee_begin_remote when its mappings are known. *restorer, 0 at first, keeps for the
+ * next process what was found in this one: they often have the same C library at the same place.
+ */
+int tracee_begin_remote_known(struct tracee *leader, const struct proc_maps *maps,
+                              uint64_t *restorer, struct err *e);
 int tracee_end_remote(struct tracee *leader, struct err *e);
 
 /*
