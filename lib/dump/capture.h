@@ -31,7 +31,8 @@ struct source {
   bool zombie;
   struct tracee *threads; /* seized ones; the leader is [0] */
   size_t thread_count;
-  uint32_t mm;           /* id of its space; 0 for zombies */
+  uint32_t mm; /* id of its space; 0 for zombies */
+  uint64_t brk;
   uint64_t remote_base;  /* of the mapping that we have in it, and in its snapshot */
   struct proc_maps maps; /* without flags, and without ours */
   bool mapped;           /* its mappings are in the model */

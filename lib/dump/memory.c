@@ -128,7 +128,6 @@ static int take_addresses(struct source *source, struct mm *mm, struct err *e)
 {
   const struct proc_stat *stat = &source->stat;
   char *auxv;
-  int64_t brk;
 
   mm->start_code = stat->start_code;
   mm->end_code = stat->end_code;
@@ -140,9 +139,7 @@ static int take_addresses(struct source *source, struct mm *mm, struct err *e)
   mm->arg_end = stat->arg_end;
   mm->env_start = stat->env_start;
   mm->env_end = stat->env_end;
-  if (TRACEE_CALL(&source->threads[0], e, &brk, SYS_brk, 0, 0, 0, 0, 0, 0) < 0)
-    return -1;
-  mm->brk = (uint64_t)brk;
+  mm->brk = source->brk;
   if (proc_text(source->pid, "auxv", &auxv, &mm->auxv.size, e) != 0)
     return -1;
   mm->auxv.data = (uint8_t *)auxv;

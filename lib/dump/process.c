@@ -30,14 +30,88 @@ static int remote(struct source *source, struct err *e, const char *what, int64_
   return 0;
 }
 
-static int take_credentials(const struct capture *capture, struct source *source,
-                            struct credentials *credentials, struct err *e)
+/* What only the process itself can be asked, all at once. */
+enum {
+  ASK_BRK,
+  ASK_SECUREBITS,
+  ASK_DUMPABLE,
+  ASK_THP_DISABLE,
+  ASK_SUBREAPER,
+  ASK_MEMBARRIER,
+  ASK_ITIMERS,
+  ASK_SIGACTIONS = ASK_ITIMERS + ITIMER_PROF + 1,
+  QUESTIONS = ASK_SIGACTIONS + 64, /* at most */
+};
+
+struct action {
+  uint64_t handler, flags, restorer, mask;
+};
+
+struct sheet {
+  struct remote_call calls[QUESTIONS];
+  uint64_t subreaper; /* the kernel writes an int */
+  struct itimerval itimers[ITIMER_PROF + 1];
+  struct action actions[64];
+};
+
+/* Returns how many questions it has: signal actions as many as `signals`. */
+static size_t fill_sheet(struct sheet *sheet, uint64_t area, uint64_t signals)
+{
+  const uint64_t subreaper = area + offsetof(struct sheet, subreaper);
+  const uint64_t itimers = area + offsetof(struct sheet, itimers);
+  const uint64_t actions = area + offsetof(struct sheet, actions);
+  size_t count = ASK_SIGACTIONS;
+
+  *sheet = (struct sheet){
+      .calls =
+          {
+              [ASK_BRK] = {SYS_brk, {0}, 0},
+              [ASK_SECUREBITS] = {SYS_prctl, {PR_GET_SECUREBITS}, 0},
+              [ASK_DUMPABLE] = {SYS_prctl, {PR_GET_DUMPABLE}, 0},
+              [ASK_THP_DISABLE] = {SYS_prctl, {PR_GET_THP_DISABLE}, 0},
+              [ASK_SUBREAPER] = {SYS_prctl, {PR_GET_CHILD_SUBREAPER, subreaper}, 0},
+              /* MEMBARRIER_CMD_GET_REGISTRATIONS is of Linux 6.3; before it nobody can know. */
+              [ASK_MEMBARRIER] = {SYS_membarrier, {1 << 9}, 0},
+          },
+  };
+  for (uint64_t i = ITIMER_REAL; i <= ITIMER_PROF; i++)
+    sheet->calls[ASK_ITIMERS + i] =
+        (struct remote_call){SYS_getitimer, {i, itimers + i * sizeof(struct itimerval)}, 0};
+  for (uint64_t signal = 1; signal <= 64; signal++) {
+    if (signals >> (signal - 1) & 1) {
+      uint64_t action = actions + (count - ASK_SIGACTIONS) * sizeof(struct action);
+
+      sheet->calls[count++] =
+          (struct remote_call){SYS_rt_sigaction, {signal, 0, action, sizeof(uint64_t)}, 0};
+    }
+  }
+  return count;
+}
+
+/* Returns how many questions were asked, or -1. */
+static int ask(struct source *source, struct sheet *sheet, struct err *e)
+{
+  struct tracee *leader = &source->threads[0];
+  size_t count = fill_sheet(sheet, tracee_scratch(leader),
+                            source->status.sig_ignored | source->status.sig_caught);
+
+  if (tracee_ask(leader, sheet, sizeof(*sheet), count, e) < 0)
+    return -1;
+  for (size_t i = 0; i < count; i++) {
+    if (sheet->calls[i].result < 0 && i != ASK_MEMBARRIER) {
+      errno = (int)-sheet->calls[i].result;
+      return err_sys(e, "system call %d", (int)sheet->calls[i].number);
+    }
+  }
+  return (int)count;
+}
+
+static int take_credentials(const struct capture *capture, const struct source *source,
+                            const struct sheet *sheet, struct credentials *credentials,
+                            struct err *e)
 {
   const struct proc_status *status = &source->status;
-  int64_t securebits;
 
-  if (remote(source, e, "secure bits", &securebits, SYS_prctl, PR_GET_SECUREBITS, 0, 0, 0) < 0)
-    return -1;
   *credentials = (struct credentials){
       .ruid = proc_id_inside(&capture->uids, status->uid[0]),
       .euid = proc_id_inside(&capture->uids, status->uid[1]),
@@ -52,7 +126,7 @@ static int take_credentials(const struct capture *capture, struct source *source
       .effective = status->cap_effective,
       .bounding = status->cap_bounding,
       .ambient = status->cap_ambient,
-      .securebits = (uint32_t)securebits,
+      .securebits = (uint32_t)sheet->calls[ASK_SECUREBITS].result,
       .no_new_privs = status->no_new_privs != 0,
       .group_count = status->group_count,
   };
@@ -64,75 +138,27 @@ static int take_credentials(const struct capture *capture, struct source *source
   return 0;
 }
 
-/* The same for many at once, on a sheet (tracee_ask): each must succeed. */
-static int ask(struct source *source, const char *what, void *sheet, size_t size, size_t count,
-               struct err *e)
-{
-  const struct remote_call *calls = sheet;
-
-  if (tracee_ask(&source->threads[0], sheet, size, count, e) < 0)
-    return -1;
-  for (size_t i = 0; i < count; i++) {
-    if (calls[i].result < 0) {
-      errno = (int)-calls[i].result;
-      return err_sys(e, "%s", what);
-    }
-  }
-  return 0;
-}
-
 /* Only those that /proc shows as caught or ignored can differ from the default. */
-static int take_sigactions(struct source *source, struct process *process, struct err *e)
+static int take_sigactions(const struct sheet *sheet, size_t questions, struct process *process,
+                           struct err *e)
 {
-  struct action {
-    uint64_t handler, flags, restorer, mask;
-  };
-  struct {
-    struct remote_call calls[64];
-    struct action actions[64];
-  } sheet = {0};
-  uint64_t area = tracee_scratch(&source->threads[0]) + offsetof(__typeof__(sheet), actions);
-  uint64_t set = source->status.sig_ignored | source->status.sig_caught;
-  size_t count = 0;
-
-  for (uint64_t signal = 1; signal <= 64; signal++) {
-    if (set >> (signal - 1) & 1) {
-      sheet.calls[count] =
-          (struct remote_call){.number = SYS_rt_sigaction,
-                               .arguments = {signal, 0, area + count * sizeof(struct action), 8}};
-      count++;
-    }
-  }
-  if (count && ask(source, "signal action", &sheet, sizeof(sheet), count, e) < 0)
-    return -1;
-  for (size_t i = 0; i < count; i++) {
+  for (size_t i = ASK_SIGACTIONS; i < questions; i++) {
+    const struct action *action = &sheet->actions[i - ASK_SIGACTIONS];
     struct sigaction_state *state =
         list_append(&process->sigactions, &process->sigaction_count, sizeof(*state));
 
     if (!state)
       return err_sys(e, "signal actions");
-    *state = (struct sigaction_state){(int32_t)sheet.calls[i].arguments[0],
-                                      sheet.actions[i].handler, sheet.actions[i].flags,
-                                      sheet.actions[i].restorer, sheet.actions[i].mask};
+    *state = (struct sigaction_state){(int32_t)sheet->calls[i].arguments[0], action->handler,
+                                      action->flags, action->restorer, action->mask};
   }
   return 0;
 }
 
-static int take_itimers(struct source *source, struct process *process, struct err *e)
+static int take_itimers(const struct sheet *sheet, struct process *process, struct err *e)
 {
-  struct {
-    struct remote_call calls[ITIMER_PROF + 1];
-    struct itimerval values[ITIMER_PROF + 1];
-  } sheet = {0};
-  uint64_t area = tracee_scratch(&source->threads[0]) + offsetof(__typeof__(sheet), values);
-
-  for (uint64_t which = ITIMER_REAL; which <= ITIMER_PROF; which++)
-    sheet.calls[which] = (struct remote_call){
-        .number = SYS_getitimer, .arguments = {which, area + which * sizeof(struct itimerval)}};
-  if (ask(source, "interval timer", &sheet, sizeof(sheet), ARRAY_LEN(sheet.calls), e) < 0)
-    return -1;
   for (int which = ITIMER_REAL; which <= ITIMER_PROF; which++) {
-    struct itimerval value = sheet.values[which];
+    struct itimerval value = sheet->itimers[which];
     struct itimer_state *state;
 
     /*
@@ -244,38 +270,21 @@ static int take_number(pid_t pid, const char *name, int base, uint64_t *value, s
   return 0;
 }
 
-static int take_switches(struct source *source, struct process *process, struct err *e)
+static int take_switches(const struct source *source, const struct sheet *sheet,
+                         struct process *process, struct err *e)
 {
-  struct {
-    struct remote_call calls[4];
-    uint64_t subreaper; /* the kernel writes an int */
-  } sheet = {0};
-  uint64_t area = tracee_scratch(&source->threads[0]) + offsetof(__typeof__(sheet), subreaper);
-  const struct remote_call *calls = sheet.calls;
+  int64_t membarrier = sheet->calls[ASK_MEMBARRIER].result;
   uint64_t score;
 
-  sheet.calls[0] = (struct remote_call){.number = SYS_prctl, .arguments = {PR_GET_DUMPABLE}};
-  sheet.calls[1] = (struct remote_call){.number = SYS_prctl, .arguments = {PR_GET_THP_DISABLE}};
-  sheet.calls[2] =
-      (struct remote_call){.number = SYS_prctl, .arguments = {PR_GET_CHILD_SUBREAPER, area}};
-  /* MEMBARRIER_CMD_GET_REGISTRATIONS is of Linux 6.3; before it nobody can know. */
-  sheet.calls[3] = (struct remote_call){.number = SYS_membarrier, .arguments = {1 << 9}};
   if (take_number(source->pid, "oom_score_adj", 10, &score, e) < 0 ||
       take_number(source->pid, "personality", 16, &process->personality, e) < 0 ||
-      take_number(source->pid, "coredump_filter", 16, &process->coredump_filter, e) < 0 ||
-      tracee_ask(&source->threads[0], &sheet, sizeof(sheet), ARRAY_LEN(sheet.calls), e) < 0)
+      take_number(source->pid, "coredump_filter", 16, &process->coredump_filter, e) < 0)
     return -1;
-  for (size_t i = 0; i < 3; i++) {
-    if (calls[i].result < 0) {
-      errno = (int)-calls[i].result;
-      return err_sys(e, "prctl %d", (int)calls[i].arguments[0]);
-    }
-  }
   process->oom_score_adj = (int32_t)score;
-  process->dumpable = (int32_t)calls[0].result;
-  process->thp_disabled = calls[1].result != 0;
-  process->child_subreaper = sheet.subreaper != 0;
-  process->membarrier = calls[3].result > 0 ? (uint32_t)calls[3].result : 0;
+  process->dumpable = (int32_t)sheet->calls[ASK_DUMPABLE].result;
+  process->thp_disabled = sheet->calls[ASK_THP_DISABLE].result != 0;
+  process->child_subreaper = sheet->subreaper != 0;
+  process->membarrier = membarrier > 0 ? (uint32_t)membarrier : 0;
   return 0;
 }
 
@@ -320,6 +329,8 @@ int capture_process(struct capture *capture, struct source *source, struct proce
                     struct err *e)
 {
   struct tracee *leader = source->threads;
+  struct sheet sheet;
+  int questions;
 
   take_numbers(capture, source, process);
   if (source->zombie) {
@@ -332,10 +343,15 @@ int capture_process(struct capture *capture, struct source *source, struct proce
   process->mm = source->mm;
   if (!process->state)
     return err_sys(e, "state");
-  if (take_credentials(capture, source, &process->credentials, e) < 0 ||
-      take_sigactions(source, process, e) < 0 || take_itimers(source, process, e) < 0 ||
-      take_timers(capture, source, process, e) < 0 || take_rlimits(source, process, e) < 0 ||
-      take_switches(source, process, e) < 0 || take_filters(source, process, e) < 0 ||
+  questions = ask(source, &sheet, e);
+  if (questions < 0)
+    return -1;
+  source->brk = (uint64_t)sheet.calls[ASK_BRK].result;
+  if (take_credentials(capture, source, &sheet, &process->credentials, e) < 0 ||
+      take_sigactions(&sheet, (size_t)questions, process, e) < 0 ||
+      take_itimers(&sheet, process, e) < 0 || take_timers(capture, source, process, e) < 0 ||
+      take_rlimits(source, process, e) < 0 || take_switches(source, &sheet, process, e) < 0 ||
+      take_filters(source, process, e) < 0 ||
       tracee_pending(leader, true, &process->pending, &process->pending_count, e) < 0)
     return -1;
   return capture_threads(source, process, e);
