@@ -669,6 +669,39 @@ static void test_entries(void)
   munmap(area, (size_t)AREA_PAGES * PAGE);
 }
 
+/* In ranges of all kinds: with many pages and none, side by side and apart. */
+static void test_first(void)
+{
+  enum { RANGES = 600 };
+  AUTO_CLOSE int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  struct page_range ranges[RANGES];
+  char *area = new_area();
+  bool right = true;
+
+  touch(area);
+  for (size_t i = 0; i < RANGES; i++) {
+    uint64_t start = (uint64_t)area + i * 10 * PAGE;
+
+    /* The first of them has more pages than the kernel is asked for at once. */
+    ranges[i] = (struct page_range){start, start + (i % 7 ? 10 : 3) * PAGE, 0};
+  }
+  ranges[1].end += 2000 * PAGE;
+  memmove(ranges + 2, ranges + 202, (RANGES - 202) * sizeof(*ranges));
+  ok(pagemap_first(pagemap, ranges, RANGES - 200) == 0, "first pages");
+  for (size_t i = 0; i < RANGES - 200; i++) {
+    uint64_t first = UINT64_MAX;
+
+    for (uint64_t at = ranges[i].end; at > ranges[i].start; at -= PAGE) {
+      if (kind_of((at - PAGE - (uint64_t)area) / PAGE) != '.')
+        first = at - PAGE;
+    }
+    right = right && ranges[i].first == first;
+  }
+  ok(right, "of each range");
+  ok(pagemap_first(pagemap, ranges, 0) == 0, "of no range");
+  munmap(area, (size_t)AREA_PAGES * PAGE);
+}
+
 static void test_scan_of_gone(void)
 {
   struct err e = {""};
@@ -687,10 +720,13 @@ static void test_pages(void)
   munmap(area, (size_t)AREA_PAGES * PAGE);
   test_scan("as the kernel can", zeros);
   test_own_pages("as the kernel can");
+  if (zeros)
+    test_first();
   test_entries();
   test_scan_of_gone();
   if (!ok(hide_scan(), "PAGEMAP_SCAN is hidden"))
     return;
+  ok(pagemap_first(-1, &(struct page_range){PAGE, 2 * PAGE, 0}, 1) < 0, "first pages are not told");
   test_scan("by reading", false);
   test_own_pages("by reading");
 }

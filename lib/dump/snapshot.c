@@ -6,6 +6,7 @@
 #include "proc/pagemap.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 enum { SPARE_MEMORY = 64 << 20, SPARE_PIDS = 2 };
 
@@ -47,14 +48,32 @@ bool snapshot_fits(const struct capture *capture)
   return false;
 }
 
-/* Has the process a page where its snapshot has none? (MADV_WIPEONFORK) */
-static bool is_wiped(const int pagemaps[2], const struct proc_map *map)
+/* The first page of each private mapping, as the process or its snapshot has it. */
+static struct page_range *first_pages(const struct proc_maps *maps, pid_t pid, size_t *count)
 {
-  uint64_t address;
-  int found = pagemap_first(pagemaps[0], map->start, map->end, &address);
+  AUTO_FREE struct page_range *ranges = calloc(maps->count + 1, sizeof(*ranges));
+  AUTO_CLOSE int pagemap = pagemap_open(pid, &(struct err){""});
 
-  return found < 0 ||
-         (found && pagemap_first(pagemaps[1], address, address + PAGE_SIZE_X86, &address) != 1);
+  *count = 0;
+  if (!ranges || pagemap < 0)
+    return NULL;
+  for (size_t i = 0; i < maps->count; i++) {
+    const struct proc_map *map = &maps->maps[i];
+
+    if (!capture_map_has_file(map) && !capture_special_name(map))
+      ranges[(*count)++] = (struct page_range){.start = map->start, .end = map->end};
+  }
+  return pagemap_first(pagemap, ranges, *count) == 0 ? TAKE_POINTER(ranges) : NULL;
+}
+
+/* Has the process a page where its snapshot has none? (MADV_WIPEONFORK) */
+static bool is_wiped(const struct source *source)
+{
+  size_t count;
+  AUTO_FREE struct page_range *own = first_pages(&source->maps, source->pid, &count);
+  AUTO_FREE struct page_range *copied = first_pages(&source->maps, source->snapshot.tid, &count);
+
+  return !own || !copied || memcmp(own, copied, count * sizeof(*own)) != 0;
 }
 
 static bool has_memory_of(pid_t pid, uint64_t *mapped, uint64_t *locked)
@@ -73,25 +92,10 @@ static bool has_memory_of(pid_t pid, uint64_t *mapped, uint64_t *locked)
 static bool is_whole(const struct source *source)
 {
   uint64_t mapped, copied, locked, ignored_locks;
-  AUTO_CLOSE int original = -1;
-  AUTO_CLOSE int copy = -1;
-  struct err ignored;
 
-  if (!has_memory_of(source->pid, &mapped, &locked) || locked ||
-      !has_memory_of(source->snapshot.tid, &copied, &ignored_locks) || mapped != copied)
-    return false;
-  original = pagemap_open(source->pid, &ignored);
-  copy = pagemap_open(source->snapshot.tid, &ignored);
-  if (original < 0 || copy < 0)
-    return false;
-  for (size_t i = 0; i < source->maps.count; i++) {
-    const struct proc_map *map = &source->maps.maps[i];
-
-    if (!capture_map_has_file(map) && !capture_special_name(map) &&
-        is_wiped((const int[]){original, copy}, map))
-      return false;
-  }
-  return true;
+  return has_memory_of(source->pid, &mapped, &locked) && !locked &&
+         has_memory_of(source->snapshot.tid, &copied, &ignored_locks) && mapped == copied &&
+         !is_wiped(source);
 }
 
 int snapshot_take(struct capture *capture, const struct keeper *keeper, struct err *e)

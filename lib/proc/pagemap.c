@@ -81,24 +81,45 @@ static int scan_by_ioctl(int pagemap, uint64_t start, uint64_t end, bool own_onl
   return visit_merged(&pending, NULL, visit, context, e);
 }
 
-int pagemap_first(int pagemap, uint64_t start, uint64_t end, uint64_t *address)
+/* Those that end before the region have none. Returns the first range behind what it shows. */
+static size_t note_first(struct page_range *ranges, size_t i, size_t count,
+                         const struct scan_region *region)
 {
-  struct scan_region region = {0};
+  for (; i < count && ranges[i].start < region->end; i++) {
+    if (ranges[i].end > region->start)
+      ranges[i].first = ranges[i].start > region->start ? ranges[i].start : region->start;
+  }
+  return i;
+}
+
+int pagemap_first(int pagemap, struct page_range *ranges, size_t count)
+{
+  struct scan_region regions[VECTOR];
   struct scan_argument argument = {
       .size = sizeof(argument),
-      .start = start,
-      .end = end,
-      .vector = (uint64_t)&region,
-      .vector_length = 1,
-      .max_pages = 1,
+      .end = count ? ranges[count - 1].end : 0,
+      .vector = (uint64_t)regions,
+      .vector_length = VECTOR,
+      .max_pages = VECTOR, /* soon in the next range when this one has many */
       .category_any_of = SCAN_PRESENT | SCAN_SWAPPED,
       .return_mask = SCAN_PRESENT | SCAN_SWAPPED,
   };
-  int count = ioctl(pagemap, SCAN_IOCTL, &argument);
 
-  if (count == 1)
-    *address = region.start;
-  return count;
+  for (size_t i = 0; i < count; i++)
+    ranges[i].first = UINT64_MAX;
+  for (size_t i = 0; i < count;) {
+    int found;
+
+    argument.start = argument.walk_end > ranges[i].start ? argument.walk_end : ranges[i].start;
+    found = ioctl(pagemap, SCAN_IOCTL, &argument);
+    if (found < 0 || argument.walk_end <= argument.start)
+      return -1;
+    for (int k = 0; k < found; k++)
+      i = note_first(ranges, i, count, &regions[k]);
+    while (i < count && ranges[i].end <= argument.walk_end)
+      i++;
+  }
+  return 0;
 }
 
 int pagemap_read(int pagemap, uint64_t start, uint64_t *entries, size_t count, struct err *e)

@@ -8,6 +8,7 @@
 #include "base/err.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -40,10 +41,14 @@ int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, bool own_only, page_ru
 int pagemap_open(pid_t pid, struct err *e);
 
 /*
- * The first page between start and end that is there, of an open /proc/PID/pagemap: 1, 0 when there
- * is none, -1 when this kernel cannot tell without a look at each.
+ * Finds in an open /proc/PID/pagemap the first page that is there of each range. The ranges ascend.
+ * -1 when this kernel cannot tell without a look at each page.
  */
-int pagemap_first(int pagemap, uint64_t start, uint64_t end, uint64_t *address);
+struct page_range {
+  uint64_t start, end;
+  uint64_t first; /* UINT64_MAX: none */
+};
+int pagemap_first(int pagemap, struct page_range *ranges, size_t count);
 
 /* Reads raw entries from an open /proc/PID/pagemap. Those behind the address space read as 0. */
 int pagemap_read(int pagemap, uint64_t start, uint64_t *entries, size_t count, struct err *e);
