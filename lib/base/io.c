@@ -85,23 +85,18 @@ int io_read_file(int at, const char *path, size_t limit, char **text, size_t *si
 
   if (fd < 0)
     return err_sys(e, "%s", path);
-  for (;;) {
+  while (done + 1 >= room) { /* what was read had no room for more: it may not be all */
+    char *larger;
     ssize_t n;
 
-    if (room - done < 2) {
-      char *larger;
-
-      room = room ? room * 2 : 4096;
-      larger = realloc(buffer, room);
-      if (!larger)
-        return err_sys(e, "%s", path);
-      buffer = larger;
-    }
+    room = room ? room * 2 : 4096;
+    larger = realloc(buffer, room);
+    if (!larger)
+      return err_sys(e, "%s", path);
+    buffer = larger;
     n = io_read(fd, buffer + done, room - done - 1);
     if (n < 0)
       return err_sys(e, "%s", path);
-    if (n == 0)
-      break;
     done += (size_t)n;
     if (done > limit) {
       errno = EFBIG;

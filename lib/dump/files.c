@@ -32,7 +32,7 @@ static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *
   if (proc_link(fd >= 0 ? getpid() : pid, object_name, link, sizeof(link), e) != 0)
     return -1;
   snprintf(path, sizeof(path), "/proc/%d/%s", fd >= 0 ? getpid() : pid, object_name);
-  if (map && local >= 0 ? fstat(local, &object.stat) < 0 : stat(path, &object.stat) < 0) {
+  if (local >= 0 ? fstat(local, &object.stat) < 0 : stat(path, &object.stat) < 0) {
     if (!map || errno != EPERM)
       return err_sys(e, "%s", path);
     mapped_stat(pid, map, link, &object.stat);
@@ -170,21 +170,33 @@ static int with_description(const struct object_source *object, struct err *e)
   return err_prefix(e, "%s", text);
 }
 
+/* Like kcmp(2): 0 they are the same, 1 the object is the lesser one, 2 the greater. By inode first.
+ */
+static long compare_descriptions(const struct object_source *object, const struct known_file *known)
+{
+  pid_t self = getpid();
+
+  if (object->stat.st_ino != known->inode)
+    return object->stat.st_ino < known->inode ? 1 : 2;
+  if (object->stat.st_dev != known->device)
+    return object->stat.st_dev < known->device ? 1 : 2;
+  return syscall(SYS_kcmp, self, self, KCMP_FILE, object->local, known->local);
+}
+
 /*
  * The id of the open file description if it is known, or 0; *place is where it belongs among the
- * known ones. kcmp(2) between our own duplicates, of which it knows an order.
+ * known ones, which are in order. kcmp(2) is between our own duplicates.
  */
-static int find_description(const struct capture *capture, int local, size_t *place, uint32_t *id,
-                            struct err *e)
+static int find_description(const struct capture *capture, const struct object_source *object,
+                            size_t *place, uint32_t *id, struct err *e)
 {
   size_t low = 0, high = capture->description_count;
-  pid_t self = getpid();
 
   *id = 0;
   while (low < high && *id == 0) {
     size_t middle = low + (high - low) / 2;
     uint32_t known = capture->descriptions[middle];
-    long order = syscall(SYS_kcmp, self, self, KCMP_FILE, local, capture->known[known - 1].local);
+    long order = compare_descriptions(object, &capture->known[known - 1]);
 
     if (order < 0)
       return err_sys(e, "kcmp");
@@ -223,7 +235,7 @@ static int take_descriptor(struct capture *capture, const struct object_source *
   descriptor->fd = object->fd;
   descriptor->cloexec = flags & O_CLOEXEC;
   flags &= ~(uint64_t)O_CLOEXEC;
-  if (find_description(capture, object->local, &place, &descriptor->file, e) < 0)
+  if (find_description(capture, object, &place, &descriptor->file, e) < 0)
     return -1;
   if (descriptor->file)
     return 0;
