@@ -3,7 +3,9 @@
 #include "tap.h"
 #include "tracee/remote.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -17,10 +19,13 @@ struct shared {
   volatile uint64_t wrong;
 };
 
+enum { THREADS = 3 * TRACEE_AT_ONCE / 2 };
+
+/* For as many threads as there may be. */
 static struct shared *new_shared(void)
 {
-  return mmap(NULL, sizeof(struct shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-              0);
+  return mmap(NULL, THREADS * sizeof(struct shared), PROT_READ | PROT_WRITE,
+              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
 /* Keeps values in callee- and caller-saved and vector registers across a short sleep or none. */
@@ -273,8 +278,158 @@ static void test_snapshot(void)
   waitpid(pid, NULL, 0);
 }
 
+static void *count_in_thread(void *shared)
+{
+  target(shared, true);
+}
+
+/* Every other thread blocks all signals: none can tell that it has answered. */
+static pid_t start_threads(struct shared *shared)
+{
+  pid_t pid = fork();
+
+  if (pid)
+    return pid;
+  for (int i = 1; i < THREADS; i++) {
+    pthread_t thread;
+    sigset_t blocked;
+
+    if (i % 2)
+      sigfillset(&blocked);
+    else
+      sigemptyset(&blocked);
+    pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+    if (pthread_create(&thread, NULL, count_in_thread, &shared[i]) != 0)
+      _exit(1);
+  }
+  target(shared, true);
+}
+
+static bool all_count_on(struct shared *shared)
+{
+  for (int i = 0; i < THREADS; i++) {
+    if (!counts_on(&shared[i]) || shared[i].wrong)
+      return false;
+  }
+  return true;
+}
+
+struct thread_sheet {
+  struct remote_call calls[2];
+  uint32_t ids[3];
+};
+
+static int fill_ids(void *context, size_t index, void *sheet, struct err *e)
+{
+  const struct tracee *threads = context;
+  uint64_t area = tracee_scratch(&threads[index]) + offsetof(struct thread_sheet, ids);
+
+  (void)e;
+  *(struct thread_sheet *)sheet = (struct thread_sheet){
+      .calls = {{SYS_getresuid, {area, area + 4, area + 8}, 0}, {SYS_gettid, {0}, 0}},
+      .ids = {1, 1, 1},
+  };
+  return 0;
+}
+
+static int take_ids(void *context, size_t index, const void *answered, struct err *e)
+{
+  const struct thread_sheet *sheet = answered;
+  const struct tracee *threads = context;
+
+  if (sheet->calls[0].result != 0 || sheet->calls[1].result != threads[index].tid ||
+      sheet->ids[0] != getuid() || sheet->ids[2] != getuid())
+    return err_set(e, "thread %zu: %ld", index, (long)sheet->calls[1].result);
+  return 0;
+}
+
+/* Also when what is answered is not taken all run on. */
+static int refuse_one(void *context, size_t index, const void *sheet, struct err *e)
+{
+  return index == TRACEE_AT_ONCE / 3 ? err_set(e, "refused") : take_ids(context, index, sheet, e);
+}
+
+static int stop_threads(pid_t pid, struct tracee *threads, size_t *count, struct err *e)
+{
+  CLEANUP(proc_list_free) struct proc_list list = {0};
+
+  if (proc_threads(pid, &list, e) != 0 || list.count > THREADS || list.items[0] != pid)
+    return -1;
+  for (size_t i = 0; i < list.count; i++) {
+    if (tracee_seize(&threads[i], pid, list.items[i], e) != 0 ||
+        tracee_wait_stop(&threads[i], 0, e) != 0)
+      return -1;
+  }
+  *count = list.count;
+  return 0;
+}
+
+static int ask_threads(pid_t pid, struct err *e)
+{
+  struct tracee threads[THREADS];
+  struct tracee_questions questions = {.size = sizeof(struct thread_sheet),
+                                       .count = 2,
+                                       .fill = fill_ids,
+                                       .take = take_ids,
+                                       .context = threads};
+  size_t count;
+  int result = stop_threads(pid, threads, &count, e);
+
+  if (result < 0 || tracee_begin_remote(&threads[0], e) < 0)
+    return -1;
+  tracee_caught(&threads[0], 0);
+  tracee_share_remote(threads, count);
+  result = tracee_ask_all(threads, count, &questions, e);
+  questions.take = refuse_one;
+  if (tracee_ask_all(threads, count, &questions, &(struct err){""}) == 0 && result == 0)
+    result = err_set(e, "nothing was refused");
+  if (tracee_end_remote(&threads[0], e) < 0)
+    result = -1;
+  for (size_t i = 0; i < count; i++) {
+    threads[i].remote = NULL;
+    if (tracee_detach(&threads[i], e) < 0)
+      result = -1;
+  }
+  return result;
+}
+
+static void test_threads(void)
+{
+  struct shared *shared = new_shared();
+  pid_t pid = start_threads(shared);
+  pid_t pest = start_pest(pid);
+  struct err e = {""};
+  int result = 0;
+  bool alive = all_count_on(shared);
+
+  for (int i = 0; i < 50 && result == 0; i++)
+    result = ask_threads(pid, &e);
+  ok(alive && result == 0, "%d threads are asked at once %s", THREADS, e.text);
+  ok(all_count_on(shared), "they count on");
+  for (int i = 0; i < 100 && alive; i++) {
+    pid_t tracer = fork();
+
+    if (tracer == 0) {
+      while (ask_threads(pid, &e) == 0)
+        ;
+      fprintf(stderr, "# %s\n", e.text);
+      _exit(1);
+    }
+    nanosleep(&(struct timespec){.tv_nsec = rand() % 10000000}, NULL);
+    kill(tracer, SIGKILL);
+    waitpid(tracer, NULL, 0);
+    alive = all_count_on(shared) && waitpid(pid, NULL, WNOHANG) == 0;
+  }
+  ok(alive, "a hundred tracers killed, they count on");
+  kill(pest, SIGKILL);
+  waitpid(pest, NULL, 0);
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
 int main(void)
 {
+  test_threads();
   test_snapshot();
   test_calls(false);
   test_calls(true);
