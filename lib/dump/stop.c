@@ -72,7 +72,7 @@ static int seize_threads(struct source *source, struct err *e)
 
   if (result != 0)
     return result < 0 ? -1 : 0;
-  larger = reallocarray(source->threads, count + threads.count, sizeof(*larger));
+  larger = reallocarray(source->threads, count + threads.count + 1, sizeof(*larger)); /* never 0 */
   if (!larger)
     return err_sys(e, "pid %d: threads", source->pid);
   source->threads = larger;
