@@ -1,6 +1,8 @@
 """What all parts measure with: directories, fresh programs and images, and turns."""
+import os
 import shutil
 import tempfile
+import time
 
 from benchmark.machine import MIB, disk_floor, floor
 from benchmark.programs import fixture
@@ -22,6 +24,8 @@ class Bench:
 
     def with_target(self, kind, words, measure):
         target = kind(self.dir, self.heart + "/beat", words)
+        os.sync()
+        time.sleep(0.5)  # whoever was there before is still being cleared away
         try:
             return measure(target)
         finally:

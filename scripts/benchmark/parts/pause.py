@@ -1,7 +1,7 @@
-"""Part pause: of small and huge pages, at half, once and twice the size."""
+"""Part pause: of small and huge pages, at half, once and twice the size, beside a bare fork(2)."""
 from benchmark.figures import median, of_limit
 from benchmark.limits import PAUSE_MS_PER_GIB, pause_limit, worst
-from benchmark.machine import MIB, has_room
+from benchmark.machine import MIB, floor, has_room
 from benchmark.report import one_table, spread
 from benchmark.tools import MODES, CkptTarget
 
@@ -14,20 +14,25 @@ def measure(bench):
         for pages in PAUSE_MS_PER_GIB:
             for size in sizes:
                 results.setdefault("%d MiB, %s pages" % (size, pages), []).append(
-                    {"limit": pause_limit(size * MIB, pages), **bench.with_target(
-                        CkptTarget, bench.mix(size=size, pages=pages),
-                        lambda target: {"huge": target.huge(),
-                                        **bench.saved(target, MODES["none direct zero"])})})
+                    {"limit": pause_limit(size * MIB, pages),
+                     "fork": floor("fork", pages, size * MIB) * 1000,
+                     **saved(bench, size, pages)})
     return results
+
+
+def saved(bench, size, pages):
+    def measured(target):
+        return {"huge": target.huge(), **bench.saved(target, MODES["none direct zero"])}
+    return bench.with_target(CkptTarget, bench.mix(size=size, pages=pages), measured)
 
 
 @one_table
 def report(results):
-    yield ("memory", "in huge MiB", "pause ms", "gap ms", "limit ms", "pause, x limit",
+    yield ("memory", "in huge MiB", "pause ms", "gap ms", "fork ms", "limit ms", "pause, x limit",
            "gap, x limit")
     for name, rounds in results.items():
         yield (name, "%.0f" % median(rounds, lambda r: r["huge"] / MIB),
-               *(spread([r[key] for r in rounds], 1) for key in ("pause", "gap")),
+               *(spread([r[key] for r in rounds], 1) for key in ("pause", "gap", "fork")),
                "%.1f" % rounds[0]["limit"],
                *(spread(of_limit(rounds, key), 2) for key in ("pause", "gap")))
 
