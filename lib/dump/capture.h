@@ -107,6 +107,7 @@ struct capture {
  * they have no parent in it.
  */
 int capture_find(struct capture *capture, struct err *e);
+bool capture_knows(const struct capture *capture, pid_t pid);
 void capture_forget_sources(struct capture *capture);
 void capture_forget_held(struct capture *capture);
 

@@ -29,7 +29,7 @@ static bool in_tree(const struct object_dump *dump, pid_t pid)
   struct proc_stat stat;
   struct err ignored;
 
-  while (capture_number(dump->context, pid) == 0) {
+  while (!capture_knows(dump->context, pid)) {
     if (proc_stat_read(pid, &stat, &ignored) != 0)
       return true; /* it is gone: it has nothing open any more */
     if (stat.ppid <= 1)
@@ -240,6 +240,12 @@ struct taking {
   double pause;
 };
 
+static bool is_real_time(int policy)
+{
+  policy &= ~SCHED_RESET_ON_FORK;
+  return policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE;
+}
+
 /*
  * While all wait for us, and we for threads of the tree, we go before others if we may: as a real
  * time program, so that none that we wake takes our processor from us, or else by our nice value.
@@ -247,17 +253,25 @@ struct taking {
 static void hurry(struct taking *taking)
 {
   const struct sched_param lowest = {.sched_priority = 1};
+  struct rlimit limit;
 
   taking->policy = sched_getscheduler(0);
   sched_getparam(0, &taking->priority);
   taking->nice = getpriority(PRIO_PROCESS, 0);
-  if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest) < 0)
+  if (is_real_time(taking->policy))
+    return; /* before others already */
+  /* Who may be real-time for a while only would be killed. */
+  if (getrlimit(RLIMIT_RTTIME, &limit) < 0 || limit.rlim_cur != RLIM_INFINITY ||
+      sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest) < 0)
     setpriority(PRIO_PROCESS, 0, -20);
 }
 
+/* Who has no CAP_SYS_NICE keeps the flag: sched(7). It does no harm. */
 static void calm(const struct taking *taking)
 {
-  sched_setscheduler(0, taking->policy, &taking->priority);
+  if (is_real_time(taking->policy))
+    return;
+  sched_setscheduler(0, taking->policy | SCHED_RESET_ON_FORK, &taking->priority);
   setpriority(PRIO_PROCESS, 0, taking->nice);
 }
 

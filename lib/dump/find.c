@@ -39,7 +39,7 @@ static void link_parents(struct capture *capture)
   }
 }
 
-static bool is_known(const struct capture *capture, pid_t pid)
+bool capture_knows(const struct capture *capture, pid_t pid)
 {
   for (size_t i = 0; i < capture->source_count; i++) {
     if (capture->sources[i].pid == pid)
@@ -55,7 +55,7 @@ static int add_children(struct capture *capture, pid_t pid, struct err *e)
 
   for (size_t i = 0; i < children.count && result >= 0; i++) {
     /* One whose parent ends meanwhile is seen under both. */
-    if (!is_known(capture, children.items[i]))
+    if (!capture_knows(capture, children.items[i]))
       result = add_source(capture, children.items[i], e);
   }
   return result < 0 ? -1 : 0;
@@ -115,8 +115,8 @@ static int add_entered(struct capture *capture, struct err *e)
     struct proc_stat stat;
     size_t first = capture->source_count;
 
-    if (is_known(capture, members.items[i]) || proc_stat_read(members.items[i], &stat, e) != 0 ||
-        is_member(&members, stat.ppid))
+    if (capture_knows(capture, members.items[i]) ||
+        proc_stat_read(members.items[i], &stat, e) != 0 || is_member(&members, stat.ppid))
       continue;
     if (add_source(capture, members.items[i], e) < 0 || add_descendants(capture, first, e) < 0)
       return -1;

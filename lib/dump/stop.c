@@ -285,7 +285,7 @@ static int somebody_came(const struct capture *capture, struct err *e)
     if (!capture->sources[i].zombie && proc_thread_children(pid, pid, &children, e) < 0)
       return -1;
     for (size_t k = 0; k < children.count; k++) {
-      if (capture_number(capture, children.items[k]) == 0)
+      if (!capture_knows(capture, children.items[k]))
         return 1;
     }
   }
