@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -252,7 +253,7 @@ static void test_snapshot(void)
     int pipes[TRACEE_PIPES];
 
     memset(pipes, -1, sizeof(pipes));
-    ok(tracee_send_open(&snapshot, base, pipes) == 0 &&
+    ok(tracee_send_open(&snapshot, base, REMOTE_SIZE, pipes) == 0 &&
            tracee_send_start(&snapshot, parts, both, &e) == 0 &&
            tracee_send_end(&snapshot, sent, &e) == 0 && sent[0] == 4096 && sent[1] == 0 &&
            sent[2] == 4096 && read(pipes[0], page, 4096) == 4096 && page[0] == first &&
@@ -364,6 +365,19 @@ static int stop_threads(pid_t pid, struct tracee *threads, size_t *count, struct
   return 0;
 }
 
+/* They stand, and their process has its remote mapping. */
+static int begin_threads(pid_t pid, struct tracee *threads, size_t *count, struct err *e)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+
+  if (stop_threads(pid, threads, count, e) < 0 || proc_maps_read(pid, &maps, e) != 0 ||
+      tracee_begin_remote_known(&threads[0], *count, &maps, &(uint64_t){0}, e) < 0)
+    return -1;
+  tracee_caught(&threads[0], 0);
+  tracee_share_remote(threads, *count);
+  return 0;
+}
+
 static int ask_threads(pid_t pid, struct err *e)
 {
   struct tracee threads[THREADS];
@@ -373,12 +387,10 @@ static int ask_threads(pid_t pid, struct err *e)
                                        .take = take_ids,
                                        .context = threads};
   size_t count;
-  int result = stop_threads(pid, threads, &count, e);
+  int result;
 
-  if (result < 0 || tracee_begin_remote(&threads[0], e) < 0)
+  if (begin_threads(pid, threads, &count, e) < 0)
     return -1;
-  tracee_caught(&threads[0], 0);
-  tracee_share_remote(threads, count);
   result = tracee_ask_all(threads, count, &questions, e);
   questions.take = refuse_one;
   if (tracee_ask_all(threads, count, &questions, &(struct err){""}) == 0 && result == 0)
@@ -391,6 +403,53 @@ static int ask_threads(pid_t pid, struct err *e)
       result = -1;
   }
   return result;
+}
+
+/* A limit of address space that leaves room for `bytes` more. */
+static bool limit_memory(pid_t pid, uint64_t bytes)
+{
+  struct rlimit limit = {.rlim_max = RLIM_INFINITY};
+  AUTO_FREE char *text = NULL;
+  struct err e;
+  uint64_t kib;
+
+  if (proc_text(pid, "status", &text, NULL, &e) != 0 || !proc_field(text, "VmSize", 10, &kib))
+    return false;
+  limit.rlim_cur = kib * 1024 + bytes;
+  return prlimit(pid, RLIMIT_AS, &limit, NULL) == 0;
+}
+
+/* Killed while its first thread answers: the others, which are traced, are dead as well. */
+static void test_dying_target(void)
+{
+  pid_t pid = start_threads(new_shared());
+  struct timespec pause = {.tv_sec = 100};
+  struct tracee threads[THREADS];
+  struct err e = {""};
+  int64_t result;
+  size_t count;
+  bool begun;
+  pid_t killer;
+
+  nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+  begun = begin_threads(pid, threads, &count, &e) == 0 && count > 1 &&
+          tracee_write(&threads[0], tracee_scratch(&threads[0]), &pause, sizeof(pause), &e) == 0;
+  ok(begun, "threads stand %s", e.text);
+  killer = fork();
+  if (killer == 0) {
+    nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    kill(pid, SIGKILL);
+    _exit(0);
+  }
+  alarm(60);
+  ok(begun && TRACEE_CALL(&threads[0], &e, &result, SYS_nanosleep, tracee_scratch(&threads[0]), 0,
+                          0, 0, 0, 0) < 0,
+     "the death of a process is seen while its first thread answers");
+  alarm(0);
+  waitpid(killer, NULL, 0);
+  for (size_t i = 1; i < count; i++)
+    waitpid(threads[i].tid, NULL, __WALL);
+  waitpid(pid, NULL, 0);
 }
 
 static void test_threads(void)
@@ -406,6 +465,9 @@ static void test_threads(void)
     result = ask_threads(pid, &e);
   ok(alive && result == 0, "%d threads are asked at once %s", THREADS, e.text);
   ok(all_count_on(shared), "they count on");
+  ok(limit_memory(pid, 64 << 10) && ask_threads(pid, &e) == 0 && all_count_on(shared),
+     "with little room in its memory, too %s", e.text);
+  limit_memory(pid, UINT64_C(1) << 40);
   for (int i = 0; i < 100 && alive; i++) {
     pid_t tracer = fork();
 
@@ -430,6 +492,7 @@ static void test_threads(void)
 int main(void)
 {
   test_threads();
+  test_dying_target();
   test_snapshot();
   test_calls(false);
   test_calls(true);

@@ -33,7 +33,8 @@ struct source {
   size_t thread_count;
   uint32_t mm; /* id of its space; 0 for zombies */
   uint64_t brk;
-  uint64_t remote_base;  /* of the mapping that we have in it, and in its snapshot */
+  uint64_t remote_base; /* of the mapping that we have in it, and in its snapshot */
+  uint64_t remote_size;
   struct proc_maps maps; /* without flags, and without ours */
   bool mapped;           /* its mappings are in the model */
   struct inherited *inherited;

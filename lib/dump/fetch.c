@@ -89,8 +89,9 @@ static void open_pipes(struct fetch *fetch)
   struct source *source = fetch->source;
 
   fetch->tried = true;
-  fetch->sends = peek_open(&fetch->peek) &&
-                 tracee_send_open(&source->snapshot, source->remote_base, fetch->pipes) == 0;
+  fetch->sends =
+      peek_open(&fetch->peek) && tracee_send_open(&source->snapshot, source->remote_base,
+                                                  source->remote_size, fetch->pipes) == 0;
 }
 
 int fetch_ask(struct fetch *fetch, const struct frame *frames, size_t count, struct err *e)

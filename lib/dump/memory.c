@@ -152,15 +152,21 @@ static int take_mappings(struct capture *capture, const struct source *source, p
 {
   CLEANUP(proc_maps_free) struct proc_maps maps = {0};
   struct mm *mm = tree_mm(&capture->tree, source->mm);
-  uint64_t ours = source->remote_base;
+  const uint64_t ours = source->remote_base;
+  const uint64_t end = ours + source->remote_size;
 
   if (proc_smaps_read(pid, &maps, e) != 0)
     return -1;
   for (size_t i = 0; i < maps.count; i++) {
-    const struct proc_map *map = &maps.maps[i];
+    struct proc_map *map = &maps.maps[i];
     struct vma *vma;
 
-    if (map->start >= ours && map->end <= ours + tracee_remote_size()) {
+    /* The kernel may have made one of ours and a neighbour of the same kind. */
+    if (map->start < ours && map->end > ours)
+      map->end = ours;
+    if (map->start < end && map->end > end && map->start >= ours)
+      map->start = end;
+    if (map->start >= ours && map->end <= end) {
       /* The trampoline page is not the target's, but shows what it does with new mappings. */
       mm->lock_future = advice_of(map) & (VMA_LOCKED | VMA_LOCKONFAULT);
       continue;

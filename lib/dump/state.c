@@ -112,9 +112,11 @@ static int take_process(struct capture *capture, struct source *source, struct e
   mm->id = source->mm = ++capture->last_space;
   if (check_threads(source, e) < 0 || proc_maps_read(source->pid, &source->maps, e) != 0 ||
       tracee_save(&source->threads[0], e) < 0 ||
-      tracee_begin_remote_known(&source->threads[0], &source->maps, &capture->restorer, e) < 0)
+      tracee_begin_remote_known(&source->threads[0], source->thread_count, &source->maps,
+                                &capture->restorer, e) < 0)
     return -1;
   source->remote_base = tracee_remote_base(&source->threads[0]);
+  source->remote_size = tracee_remote_size(&source->threads[0]);
   tracee_caught(&source->threads[0], source->status.sig_caught);
   tracee_share_remote(source->threads, source->thread_count);
   if (capture_process(capture, source, process, e) < 0 ||

@@ -59,7 +59,7 @@ static int remote_fork(struct rebuild *rebuild, struct tracee *parent, int32_t p
   *child = (struct tracee){.tid = parent->event_tid, .pid = parent->event_tid};
   if (tracee_wait_stop(child, 0, e) != 0)
     return err_prefix(e, "pid %d: was not forked", pid);
-  return remote_adopt(child, rebuild->trampoline, e);
+  return remote_adopt(child, rebuild->trampoline, REMOTE_SIZE, e);
 }
 
 static int remote_setsid(struct rebuilt *which, struct err *e)

@@ -107,6 +107,7 @@ int tracee_ask(struct tracee *tracee, void *sheet, size_t size, size_t count, st
 /* Those that are on their way. */
 struct round {
   const struct tracee_questions *questions;
+  size_t slots; /* so many at once */
   struct inquiry ring[TRACEE_AT_ONCE];
 };
 
@@ -114,7 +115,7 @@ struct round {
 static int finish(struct round *round, struct inquiry *inquiry, struct err *e)
 {
   while (inquiry->stops) {
-    for (size_t i = 0; i < TRACEE_AT_ONCE; i++) {
+    for (size_t i = 0; i < round->slots; i++) {
       struct inquiry *other = &round->ring[i];
 
       if ((other == inquiry || other->stops > 1) &&
@@ -129,7 +130,7 @@ static int begin(struct round *round, struct tracee *threads, size_t index, void
                  struct err *e)
 {
   const struct tracee_questions *questions = round->questions;
-  struct inquiry *inquiry = &round->ring[index % TRACEE_AT_ONCE];
+  struct inquiry *inquiry = &round->ring[index % round->slots];
 
   *inquiry = (struct inquiry){.tracee = &threads[index], .sheet = sheet};
   if (questions->fill(questions->context, index, sheet, e) < 0)
@@ -140,7 +141,7 @@ static int begin(struct round *round, struct tracee *threads, size_t index, void
 static int end(struct round *round, size_t index, struct err *e)
 {
   const struct tracee_questions *questions = round->questions;
-  struct inquiry *inquiry = &round->ring[index % TRACEE_AT_ONCE];
+  struct inquiry *inquiry = &round->ring[index % round->slots];
 
   if (finish(round, inquiry, e) < 0)
     return -1;
@@ -150,7 +151,7 @@ static int end(struct round *round, size_t index, struct err *e)
 /* Something has failed: nobody runs when we return. */
 static void stop_all(struct round *round)
 {
-  for (size_t i = 0; i < TRACEE_AT_ONCE; i++) {
+  for (size_t i = 0; i < round->slots; i++) {
     while (round->ring[i].stops)
       finish(round, &round->ring[i], &(struct err){""});
   }
@@ -159,17 +160,18 @@ static void stop_all(struct round *round)
 int tracee_ask_all(struct tracee *threads, size_t count, const struct tracee_questions *questions,
                    struct err *e)
 {
-  AUTO_FREE uint8_t *sheets = calloc(TRACEE_AT_ONCE, questions->size);
-  struct round round = {.questions = questions};
+  const size_t slots = threads->remote->slots;
+  AUTO_FREE uint8_t *sheets = calloc(slots, questions->size);
+  struct round round = {.questions = questions, .slots = slots};
   int result = 0;
 
   if (!sheets)
     return err_sys(e, "pid %d: threads", threads->pid);
-  for (size_t i = 0; i < count + TRACEE_AT_ONCE && result == 0; i++) {
-    if (i >= TRACEE_AT_ONCE && i - TRACEE_AT_ONCE < count)
-      result = end(&round, i - TRACEE_AT_ONCE, e);
+  for (size_t i = 0; i < count + slots && result == 0; i++) {
+    if (i >= slots && i - slots < count)
+      result = end(&round, i - slots, e);
     if (i < count && result == 0)
-      result = begin(&round, threads, i, sheets + i % TRACEE_AT_ONCE * questions->size, e);
+      result = begin(&round, threads, i, sheets + i % slots * questions->size, e);
   }
   if (result < 0)
     stop_all(&round);

@@ -29,8 +29,7 @@ int remote_batch_start(struct tracee *tracee, const struct remote_call *calls, s
   regs.rip = tracee->remote->base + remote_offset(trampoline_batch);
   regs.rbx = area;
   regs.r12 = count;
-  return remote_divert(tracee, &regs, ~UINT64_C(0), e) < 0 ||
-                 remote_run(tracee, PTRACE_CONT, e) < 0
+  return remote_divert(tracee, &regs, ~UINT64_C(0), e) < 0 || remote_run(tracee, PTRACE_CONT, e) < 0
              ? -1
              : 0;
 }

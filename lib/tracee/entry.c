@@ -260,8 +260,18 @@ static int find_entry(pid_t pid, const struct layout *layout, uint64_t frame, ui
   return 0;
 }
 
+/* How many slots a remote mapping has whose code has this size, or 0. */
+static size_t slots_of(const struct range *code)
+{
+  for (size_t slots = 1; slots <= TRACEE_AT_ONCE; slots++) {
+    if (code->end - code->start == remote_code_size(slots))
+      return slots;
+  }
+  return 0;
+}
+
 size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *code, size_t size,
-                         uint64_t bases[], size_t room)
+                         struct remote_copy copies[], size_t room)
 {
   struct layout layout;
   uint8_t bytes[4096];
@@ -271,10 +281,9 @@ size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *co
   for (size_t i = 0; i < layout.text_count && i < ARRAY_LEN(layout.text) && found < room; i++) {
     const struct range *range = &layout.text[i];
 
-    if (range->end - range->start == REMOTE_CODE_SIZE &&
-        read_memory(pid, range->start, bytes, size) == (ssize_t)size &&
+    if (slots_of(range) && read_memory(pid, range->start, bytes, size) == (ssize_t)size &&
         memcmp(bytes, code, size) == 0)
-      bases[found++] = range->start;
+      copies[found++] = (struct remote_copy){range->start, slots_of(range)};
   }
   return found;
 }

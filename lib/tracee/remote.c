@@ -163,16 +163,49 @@ int remote_run(struct tracee *tracee, enum __ptrace_request request, struct err 
   return run(tracee, request, 0, e);
 }
 
+/*
+ * wait(2) tells that a first thread has died only when somebody has waited for all others, which
+ * died with it: whose are traced, too, is looked at now and then. 1: it is dead.
+ */
+static int wait_leader(pid_t tid, int *status)
+{
+  const struct timespec patience = {.tv_nsec = 2000000};
+  sigset_t child, before;
+  pid_t got;
+
+  sigemptyset(&child);
+  sigaddset(&child, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &child, &before);
+  while ((got = waitpid(tid, status, __WALL | WNOHANG)) == 0) {
+    if (sigtimedwait(&child, NULL, &patience) < 0 && errno == EAGAIN && tracee_is_exiting(tid))
+      break;
+  }
+  sigprocmask(SIG_SETMASK, &before, NULL);
+  return got < 0 ? -1 : got == 0;
+}
+
+/* The thread's next report: 0 with *status, 1 when it is dead, -1 with errno set. */
+static int wait_report(const struct tracee *tracee, int *status)
+{
+  int result;
+
+  do {
+    result = tracee->tid == tracee->pid && tracee->remote && tracee->remote->shared
+                 ? wait_leader(tracee->tid, status)
+                 : waitpid(tracee->tid, status, __WALL);
+  } while (result < 0 && errno == EINTR);
+  return result < 0 ? -1 : result == 1 || !WIFSTOPPED(*status);
+}
+
 int remote_wait(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e)
 {
   for (;;) {
     int deliver, status;
+    int dead = wait_report(tracee, &status);
 
-    while (waitpid(tracee->tid, &status, __WALL) < 0) {
-      if (errno != EINTR)
-        return err_sys(e, "thread %d: wait", tracee->tid);
-    }
-    if (!WIFSTOPPED(status)) {
+    if (dead < 0)
+      return err_sys(e, "thread %d: wait", tracee->tid);
+    if (dead) {
       tracee->stopped = false;
       forget_diverted(tracee);
       return err_set(e, "pid %d: thread %d died while it was stopped", tracee->pid, tracee->tid);
@@ -263,15 +296,38 @@ static void use_trampoline(struct remote *remote, uint64_t base)
   };
 }
 
+uint64_t remote_code_size(size_t slots)
+{
+  return 4096 + slots * REMOTE_FRAME_SIZE;
+}
+
+uint64_t remote_size(size_t slots)
+{
+  return remote_code_size(slots) + slots * TRACEE_SCRATCH_SIZE;
+}
+
+/* As large as it is to be, or where the process has a limit (RLIMIT_AS, RLIMIT_MEMLOCK) small. */
+static int map_slots(struct tracee *leader, uint64_t base, int64_t *result, struct err *e)
+{
+  struct remote *remote = leader->remote;
+
+  for (;; remote->slots = 1) {
+    if (TRACEE_CALL(
+            leader, e, result, SYS_mmap, base, remote_size(remote->slots), PROT_READ | PROT_EXEC,
+            MAP_PRIVATE | MAP_ANONYMOUS | (base ? MAP_FIXED_NOREPLACE : 0), (uint64_t)-1, 0) < 0)
+      return -1;
+    if (remote->slots == 1 || (*result != -ENOMEM && *result != -EAGAIN))
+      return 0;
+  }
+}
+
 static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
 {
   size_t code_size = remote_offset(trampoline_end);
   struct remote *remote = leader->remote;
   int64_t result;
 
-  if (TRACEE_CALL(leader, e, &result, SYS_mmap, base, REMOTE_SIZE, PROT_READ | PROT_EXEC,
-                  MAP_PRIVATE | MAP_ANONYMOUS | (base ? MAP_FIXED_NOREPLACE : 0), (uint64_t)-1,
-                  0) < 0)
+  if (map_slots(leader, base, &result, e) < 0)
     return -1;
   if (result < 0) {
     errno = (int)-result;
@@ -284,8 +340,8 @@ static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
   if (write_sigframe(leader, &(struct entry){.frame = remote->base + FRAME_OFFSET}, e) < 0)
     return -1;
   use_trampoline(remote, remote->base);
-  if (TRACEE_CALL(leader, e, &result, SYS_mprotect, remote->base + REMOTE_CODE_SIZE,
-                  REMOTE_SIZE - REMOTE_CODE_SIZE, PROT_READ | PROT_WRITE, 0, 0, 0) < 0)
+  if (TRACEE_CALL(leader, e, &result, SYS_mprotect, remote->base + remote_code_size(remote->slots),
+                  remote->slots * TRACEE_SCRATCH_SIZE, PROT_READ | PROT_WRITE, 0, 0, 0) < 0)
     return -1;
   if (result < 0) {
     errno = (int)-result;
@@ -303,7 +359,7 @@ static void set_options(struct tracee *tracee)
     ptrace(PTRACE_SETOPTIONS, tracee->tid, NULL, PTRACE_O_TRACESYSGOOD);
 }
 
-static int begin(struct tracee *leader, uint64_t base, const struct proc_maps *maps,
+static int begin(struct tracee *leader, uint64_t base, size_t slots, const struct proc_maps *maps,
                  uint64_t *restorer, struct err *e)
 {
   struct remote *remote;
@@ -318,6 +374,7 @@ static int begin(struct tracee *leader, uint64_t base, const struct proc_maps *m
     return -1;
   }
   remote->entry = remote->boot;
+  remote->slots = slots;
   leader->remote = remote;
   if (map_trampoline(leader, base, e) == 0)
     return 0;
@@ -331,29 +388,32 @@ int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
 
   if (proc_maps_read(leader->pid, &maps, e) != 0)
     return -1;
-  return begin(leader, base, &maps, &(uint64_t){0}, e);
+  return begin(leader, base, 1, &maps, &(uint64_t){0}, e);
 }
 
 /* A tracer that was killed could not take its mapping away. */
 static int unmap_leftovers(struct tracee *leader, const struct proc_maps *maps, struct err *e)
 {
-  uint64_t bases[8];
+  struct remote_copy copies[8];
   int64_t result;
   size_t count = entry_find_copies(leader->pid, maps, trampoline_start,
-                                   remote_offset(trampoline_end), bases, ARRAY_LEN(bases));
+                                   remote_offset(trampoline_end), copies, ARRAY_LEN(copies));
 
   for (size_t i = 0; i < count; i++) {
-    if (TRACEE_CALL(leader, e, &result, SYS_munmap, bases[i], REMOTE_SIZE, 0, 0, 0, 0) < 0)
+    if (TRACEE_CALL(leader, e, &result, SYS_munmap, copies[i].base, remote_size(copies[i].slots), 0,
+                    0, 0, 0) < 0)
       return -1;
   }
   return 0;
 }
 
-int tracee_begin_remote_known(struct tracee *leader, const struct proc_maps *maps,
+int tracee_begin_remote_known(struct tracee *leader, size_t threads, const struct proc_maps *maps,
                               uint64_t *restorer, struct err *e)
 {
+  size_t slots = threads < TRACEE_AT_ONCE ? threads : TRACEE_AT_ONCE;
+
   set_options(leader);
-  if (begin(leader, 0, maps, restorer, e) < 0)
+  if (begin(leader, 0, slots, maps, restorer, e) < 0)
     return -1;
   if (unmap_leftovers(leader, maps, e) == 0)
     return 0;
@@ -367,23 +427,25 @@ int tracee_begin_remote(struct tracee *leader, struct err *e)
 
   if (proc_maps_read(leader->pid, &maps, e) != 0)
     return -1;
-  return tracee_begin_remote_known(leader, &maps, &(uint64_t){0}, e);
+  return tracee_begin_remote_known(leader, 1, &maps, &(uint64_t){0}, e);
 }
 
 void tracee_share_remote(struct tracee *threads, size_t count)
 {
+  threads[0].remote->shared = count > 1;
   for (size_t i = 1; i < count; i++) {
     set_options(&threads[i]);
     threads[i].remote = threads[0].remote;
-    threads[i].slot = i % TRACEE_AT_ONCE;
+    threads[i].slot = i % threads[0].remote->slots;
   }
 }
 
-int remote_adopt(struct tracee *child, uint64_t base, struct err *e)
+int remote_adopt(struct tracee *child, uint64_t base, uint64_t size, struct err *e)
 {
   child->remote = remote_new(child->pid, e);
   if (!child->remote)
     return -1;
+  child->remote->slots = (size - 4096) / REMOTE_SLOT_SIZE;
   use_trampoline(child->remote, base);
   return 0;
 }
@@ -400,7 +462,7 @@ static int unmap_trampoline(struct tracee *leader, struct err *e)
   if (write_sigframe(leader, &remote->boot, e) < 0)
     return -1;
   remote->entry = remote->boot;
-  if (TRACEE_CALL(leader, e, &result, SYS_munmap, base, REMOTE_SIZE, 0, 0, 0, 0) < 0)
+  if (TRACEE_CALL(leader, e, &result, SYS_munmap, base, remote_size(remote->slots), 0, 0, 0, 0) < 0)
     return -1;
   remote->base = 0;
   if (result < 0) {
@@ -443,14 +505,16 @@ uint64_t tracee_remote_base(const struct tracee *tracee)
   return tracee->remote ? tracee->remote->base : 0;
 }
 
-uint64_t tracee_remote_size(void)
+uint64_t tracee_remote_size(const struct tracee *tracee)
 {
-  return REMOTE_SIZE;
+  return tracee->remote ? remote_size(tracee->remote->slots) : 0;
 }
 
 uint64_t tracee_scratch(const struct tracee *tracee)
 {
-  return tracee->remote->base + REMOTE_CODE_SIZE + tracee->slot * TRACEE_SCRATCH_SIZE;
+  const struct remote *remote = tracee->remote;
+
+  return remote->base + remote_code_size(remote->slots) + tracee->slot * TRACEE_SCRATCH_SIZE;
 }
 
 int tracee_die(struct tracee *tracee, int code, struct err *e)

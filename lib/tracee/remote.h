@@ -12,10 +12,10 @@ enum {
   REMOTE_FRAME_SIZE = 3 * 4096, /* room for a signal frame: 1 KiB and the extended state */
   SIGFRAME_ROOM_BELOW = 256,    /* of it, what function ends may pop before they return */
   SIGFRAME_SIZE = REMOTE_FRAME_SIZE - SIGFRAME_ROOM_BELOW,
-  REMOTE_CODE_SIZE = 4096 + TRACEE_AT_ONCE * REMOTE_FRAME_SIZE,
   /* One mapping: r-x code and a frame for each slot, rw- scratch memory for each. */
-  REMOTE_SIZE = REMOTE_CODE_SIZE + TRACEE_AT_ONCE * TRACEE_SCRATCH_SIZE,
-  REMOTE_SYSCALL_STOP = SIGTRAP | 0x80, /* PTRACE_O_TRACESYSGOOD */
+  REMOTE_SLOT_SIZE = REMOTE_FRAME_SIZE + TRACEE_SCRATCH_SIZE,
+  REMOTE_SIZE = 4096 + REMOTE_SLOT_SIZE, /* with one slot */
+  REMOTE_SYSCALL_STOP = SIGTRAP | 0x80,  /* PTRACE_O_TRACESYSGOOD */
 };
 
 /* Where a remote call enters, and what lets a thread heal itself when the tracer dies there. */
@@ -31,6 +31,8 @@ struct entry {
 struct remote {
   int mem;                                 /* its memory, open: /proc/PID/mem */
   uint64_t base;                           /* of the mapping; 0 before it is there */
+  size_t slots;                            /* of the mapping */
+  bool shared;                             /* other threads are traced, too */
   struct entry boot;                       /* through the vdso, to map and unmap; of slot 0 */
   struct entry entry;                      /* the current one, of slot 0 */
   struct tracee *diverted[TRACEE_AT_ONCE]; /* the thread that may stand in it, in each slot */
@@ -64,11 +66,18 @@ int remote_wait(struct tracee *tracee, enum __ptrace_request request, int wanted
 /* clone(2) whose child never runs: it is stopped, or exits when nobody traces it. */
 int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e);
 
+/* Has the thread exited, so that it is only there to be waited for? */
+bool tracee_is_exiting(pid_t tid);
+
+/* The mapping's size, and that of its code and frames. */
+uint64_t remote_size(size_t slots);
+uint64_t remote_code_size(size_t slots);
+
 /* Like tracee_begin_remote, with the mapping at `base` (MAP_FIXED_NOREPLACE; 0: anywhere). */
 int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e);
 
-/* For a process that was forked from one that has the mapping: it has it too. */
-int remote_adopt(struct tracee *child, uint64_t base, struct err *e);
+/* For a process that was forked from one that has the mapping, of `size` bytes: it has it too. */
+int remote_adopt(struct tracee *child, uint64_t base, uint64_t size, struct err *e);
 
 /*
  * Runs up to REMOTE_BATCH_LIMIT calls with one stop; it ends early behind the first that fails.
@@ -116,11 +125,15 @@ int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64
                struct entry *entry, struct err *e);
 
 /*
- * Mappings of the size of the remote mapping's code that begin with these bytes: what a tracer that
- * was killed left behind. Returns how many, at most `room`.
+ * Mappings of a size that the remote mapping's code can have, which begin with these bytes: what a
+ * tracer that was killed left behind. Returns how many, at most `room`.
  */
+struct remote_copy {
+  uint64_t base;
+  size_t slots;
+};
 size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *code, size_t size,
-                         uint64_t bases[], size_t room);
+                         struct remote_copy copies[], size_t room);
 
 /*
  * Writes the signal frame that rt_sigreturn(2) takes to resume the thread as it was saved

@@ -69,20 +69,20 @@ static int open_remote_pipes(struct tracee *snapshot, struct err *e)
   return 0;
 }
 
-int tracee_send_open(struct tracee *snapshot, uint64_t base, int pipes[TRACEE_PIPES])
+int tracee_send_open(struct tracee *snapshot, uint64_t base, uint64_t size, int pipes[TRACEE_PIPES])
 {
-  const int size = TRACEE_PIPE_PAGES * 4096;
+  const int room = TRACEE_PIPE_PAGES * 4096;
   struct err ignored = {""};
   AUTO_CLOSE int pidfd = -1;
 
   /* A filter of its process could kill it. */
   if (set_options(snapshot->tid, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP, &ignored) < 0 ||
-      remote_adopt(snapshot, base, &ignored) < 0 || open_remote_pipes(snapshot, &ignored) < 0)
+      remote_adopt(snapshot, base, size, &ignored) < 0 || open_remote_pipes(snapshot, &ignored) < 0)
     return -1;
   pidfd = pidfd_open(snapshot->tid, 0);
   for (size_t i = 0; i < TRACEE_PIPES; i++) {
     pipes[i] = pidfd_getfd(pidfd, 2 * (int)i, 0);
-    if (pipes[i] < 0 || fcntl(pipes[i], F_SETPIPE_SZ, size) != size)
+    if (pipes[i] < 0 || fcntl(pipes[i], F_SETPIPE_SZ, room) != room)
       return -1;
   }
   return 0;

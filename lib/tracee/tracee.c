@@ -16,8 +16,7 @@
 
 enum { XSTATE_LIMIT = 64 << 10 }; /* bytes; AVX-512 needs 2.7 KiB, AMX 11 KiB */
 
-/* Has it exited, so that it is only there to be waited for? */
-static bool is_exiting(pid_t tid)
+bool tracee_is_exiting(pid_t tid)
 {
   struct proc_stat stat;
   struct err ignored;
@@ -34,7 +33,7 @@ int tracee_seize(struct tracee *tracee, pid_t pid, pid_t tid, struct err *e)
   if (ptrace(PTRACE_SEIZE, tid, NULL, PTRACE_O_TRACESYSGOOD) < 0) {
     int cause = errno;
 
-    if (cause == ESRCH || is_exiting(tid))
+    if (cause == ESRCH || tracee_is_exiting(tid))
       return 1;
     errno = cause;
     return err_sys(e, "pid %d: thread %d: cannot be traced", pid, tid);

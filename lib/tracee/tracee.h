@@ -29,7 +29,7 @@ struct tracee {
   uint64_t sigmask;             /* the same */
   struct blob xstate;           /* the same; empty until tracee_save */
   struct remote *remote;        /* the process's page for remote system calls, or NULL */
-  size_t slot;                  /* of the page, that it uses: below TRACEE_AT_ONCE */
+  size_t slot;                  /* of the page, that it uses */
   bool diverted;                /* its registers are ours for now */
   uint64_t blocked;             /* its signal mask while it is diverted */
   bool unfiltered;              /* its seccomp filters rest */
@@ -69,10 +69,12 @@ int tracee_begin_remote(struct tracee *leader, struct err *e);
 void tracee_share_remote(struct tracee *threads, size_t count);
 
 /*
- * The same as tracee_begin_remote when its mappings are known. *restorer, 0 at first, keeps for the
- * next process what was found in this one: they often have the same C library at the same place.
+ * The same as tracee_begin_remote when its mappings are known, with room for as many of its threads
+ * as are asked at once (1: of one at a time, which is all that tracee_begin_remote has). *restorer,
+ * 0 at first, keeps for the next process what was found in this one: they often have the same C
+ * library at the same place.
  */
-int tracee_begin_remote_known(struct tracee *leader, const struct proc_maps *maps,
+int tracee_begin_remote_known(struct tracee *leader, size_t threads, const struct proc_maps *maps,
                               uint64_t *restorer, struct err *e);
 int tracee_end_remote(struct tracee *leader, struct err *e);
 
@@ -121,9 +123,9 @@ struct tracee_questions {
 int tracee_ask_all(struct tracee *threads, size_t count, const struct tracee_questions *questions,
                    struct err *e);
 
-/* Where the trampoline page and its like are mapped; 0: not mapped. */
+/* Where the trampoline page and its like are mapped, and their bytes; 0: not mapped. */
 uint64_t tracee_remote_base(const struct tracee *tracee);
-uint64_t tracee_remote_size(void);
+uint64_t tracee_remote_size(const struct tracee *tracee);
 
 /* Frees what is known of a process's leader that is gone, the remote mapping's part included. */
 void tracee_forget(struct tracee *leader);
@@ -148,14 +150,15 @@ int tracee_snapshot(struct tracee *leader, struct tracee *snapshot, int32_t *num
  * Several pipes are filled with one stop.
  * tracee_send_open gives us the pipes' ends, which are the caller's to close. It returns -1 without
  * a reason when that cannot be, with what is not open untouched; the memory is then to be read
- * otherwise. base is of its process's remote mapping.
+ * otherwise. base and size are of its process's remote mapping.
  * tracee_send_start has counts[i] of the parts, which follow each other, put into pipe i; those
  * that are meant are empty and have room for TRACEE_PIPE_PAGES. The others can be read meanwhile.
  * tracee_send_end waits until it is done: sent[i] tells how many bytes are there, fewer where a
  * page cannot be read.
  */
 enum { TRACEE_PIPES = 12, TRACEE_PIPE_PAGES = 256, TRACEE_SEND_PARTS = 768 };
-int tracee_send_open(struct tracee *snapshot, uint64_t base, int pipes[TRACEE_PIPES]);
+int tracee_send_open(struct tracee *snapshot, uint64_t base, uint64_t size,
+                     int pipes[TRACEE_PIPES]);
 int tracee_send_start(struct tracee *snapshot, const struct iovec *parts,
                       const size_t counts[TRACEE_PIPES], struct err *e);
 int tracee_send_end(struct tracee *snapshot, size_t sent[TRACEE_PIPES], struct err *e);
