@@ -25,6 +25,13 @@ teardown() { end_all; }
   through memory growsdown
 }
 
+@test "memory that was never touched does not grow by what was beside it" {
+  start_cases memory neighbour
+  checkpoint # the first: what was beside it once keeps the kernel from doing it again
+  restore
+  look
+}
+
 @test "the heap grows on from where it ended" {
   through memory brk
 }
