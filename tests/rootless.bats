@@ -534,3 +534,21 @@ for i in range(1000000):
   [[ $output =~ only\ root\ can\ bring\ back ]]
   counts_on "$place/count"
 }
+
+# How much a new pipe of the user's holds.
+new_pipe() { as "$user" python3 -c 'import fcntl, os; print(fcntl.fcntl(os.pipe()[1], 1032))'; }
+
+@test "while many processes are copied the user's other programs get pipes of the usual size" {
+  [ "$(new_pipe)" -eq 65536 ]
+  run_detached web sh -c "for i in 1 2 3 4 5 6 7; do $fixtures/big 8 $place/\$i & done; wait"
+  for i in 1 2 3 4 5 6 7; do eventually test -s "$place/$i"; done
+  mkfifo "$tmp/stream"
+  "$bin/ckpt-load" --root "$reg" --snapshot fork web >"$tmp/stream" 3>&- &
+  load=$!
+  exec 4<"$tmp/stream"
+  head -c 54M <&4 >/dev/null
+  [ "$(new_pipe)" -eq 65536 ]
+  cat <&4 >/dev/null
+  exec 4<&-
+  wait "$load"
+}

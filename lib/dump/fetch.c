@@ -37,8 +37,12 @@ int fetch_open(struct fetch *fetch, struct source *source, bool of_snapshot, str
 void fetch_close(struct fetch *fetch)
 {
   cleanup_close(&fetch->mem);
-  for (size_t i = 0; i < TRACEE_PIPES; i++)
+  for (size_t i = 0; i < TRACEE_PIPES; i++) {
+    /* The snapshot has them open, too, and they count as its user's: pipe(7). */
+    if (fetch->pipes[i] >= 0)
+      fcntl(fetch->pipes[i], F_SETPIPE_SZ, PAGE_SIZE_X86);
     cleanup_close(&fetch->pipes[i]);
+  }
   peek_close(&fetch->peek);
 }
 
