@@ -31,6 +31,8 @@ static int take_checkpoint(struct capture *capture, struct err *e)
                    "pid %d: is in a pid namespace of which it is not the first process: "
                    "checkpoint the tree of that one",
                    root->pid);
+  if (root->thread_count == 0)
+    return err_set(e, "pid %d: it has ended", root->pid);
   if (tracee_xstate_features(&checkpoint->xstate_features, &checkpoint->xstate_size, e) < 0)
     return -1;
   checkpoint->xstate_size = (uint32_t)root->threads[0].xstate.size;
@@ -111,6 +113,7 @@ static int take_process(struct capture *capture, struct source *source, struct e
     return err_sys(e, "processes");
   mm->id = source->mm = ++capture->last_space;
   if (check_threads(source, e) < 0 || proc_maps_read(source->pid, &source->maps, e) != 0 ||
+      tracee_heal(source->threads, source->thread_count, &source->maps, e) < 0 ||
       tracee_save(&source->threads[0], e) < 0 ||
       tracee_begin_remote_known(&source->threads[0], source->thread_count, &source->maps,
                                 &capture->restorer, e) < 0)

@@ -182,12 +182,19 @@ static uint64_t find_restorer(pid_t pid, const struct layout *layout, uint64_t g
 static const uint8_t borrowed_mark[16] = {0x8b, 0x1f, 0x5e, 0xc3, 'c',  'k',  'p',  't',
                                           0x9d, 0x07, 0xe4, 0x61, 0xb2, 0x38, 0xd5, 0x4a};
 
+static bool is_borrowed(const struct tracee *tracee, const struct range *stack)
+{
+  uint8_t mark[sizeof(borrowed_mark)];
+
+  return read_memory(tracee->pid, stack->start, mark, sizeof(mark)) == sizeof(mark) &&
+         memcmp(mark, borrowed_mark, sizeof(mark)) == 0;
+}
+
 /* Are the pages at the low end of the stack unused: never touched, or marked and below the stack?
  */
 static bool stack_end_is_unused(const struct tracee *tracee, const struct range *stack)
 {
   uint64_t entries[REMOTE_FRAME_SIZE / 4096];
-  uint8_t mark[sizeof(borrowed_mark)];
   char path[64];
   AUTO_CLOSE int pagemap = -1;
   bool touched = false;
@@ -204,8 +211,7 @@ static bool stack_end_is_unused(const struct tracee *tracee, const struct range 
   if (tracee->regs.rsp >= stack->start &&
       tracee->regs.rsp < stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE)
     return false;
-  return read_memory(tracee->pid, stack->start, mark, sizeof(mark)) == sizeof(mark) &&
-         memcmp(mark, borrowed_mark, sizeof(mark)) == 0;
+  return is_borrowed(tracee, stack);
 }
 
 /* Room for a signal frame at the low end of the stack, or 0. */
@@ -217,6 +223,25 @@ static uint64_t borrow_stack(const struct tracee *tracee, const struct range *st
                  &(struct err){""}) < 0)
     return 0;
   return stack->start + SIGFRAME_ROOM_BELOW;
+}
+
+bool entry_find_return(const struct tracee *tracee, const struct proc_maps *maps,
+                       struct user_regs_struct *regs)
+{
+  struct layout layout;
+  uint64_t frame, restorer;
+
+  find_layout(maps, &layout);
+  frame = layout.stack.start + SIGFRAME_ROOM_BELOW;
+  /* No thread comes so near to the end of its stack and leaves the mark as it was. */
+  if (regs->rsp < layout.stack.start || regs->rsp > frame + SIGFRAME_ROOM_BELOW + 16 ||
+      !is_borrowed(tracee, &layout.stack) ||
+      read_memory(tracee->pid, frame, &restorer, sizeof(restorer)) != sizeof(restorer) ||
+      !is_restorer(tracee->pid, &layout, restorer))
+    return false;
+  regs->rip = restorer;
+  regs->rsp = frame + 8;
+  return true;
 }
 
 /* Reads the vdso. The caller frees *bytes. */

@@ -350,8 +350,7 @@ static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
   return 0;
 }
 
-/* A target under a seccomp filter may forbid our calls: the filter rests while we trace. */
-static void set_options(struct tracee *tracee)
+void remote_set_options(struct tracee *tracee)
 {
   tracee->unfiltered = ptrace(PTRACE_SETOPTIONS, tracee->tid, NULL,
                               PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP) == 0;
@@ -391,31 +390,15 @@ int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
   return begin(leader, base, 1, &maps, &(uint64_t){0}, e);
 }
 
-/* A tracer that was killed could not take its mapping away. */
-static int unmap_leftovers(struct tracee *leader, const struct proc_maps *maps, struct err *e)
-{
-  struct remote_copy copies[8];
-  int64_t result;
-  size_t count = entry_find_copies(leader->pid, maps, trampoline_start,
-                                   remote_offset(trampoline_end), copies, ARRAY_LEN(copies));
-
-  for (size_t i = 0; i < count; i++) {
-    if (TRACEE_CALL(leader, e, &result, SYS_munmap, copies[i].base, remote_size(copies[i].slots), 0,
-                    0, 0, 0) < 0)
-      return -1;
-  }
-  return 0;
-}
-
 int tracee_begin_remote_known(struct tracee *leader, size_t threads, const struct proc_maps *maps,
                               uint64_t *restorer, struct err *e)
 {
   size_t slots = threads < TRACEE_AT_ONCE ? threads : TRACEE_AT_ONCE;
 
-  set_options(leader);
+  remote_set_options(leader);
   if (begin(leader, 0, slots, maps, restorer, e) < 0)
     return -1;
-  if (unmap_leftovers(leader, maps, e) == 0)
+  if (remote_unmap_copies(leader, maps, e) == 0)
     return 0;
   tracee_end_remote(leader, &(struct err){""});
   return -1;
@@ -423,18 +406,15 @@ int tracee_begin_remote_known(struct tracee *leader, size_t threads, const struc
 
 int tracee_begin_remote(struct tracee *leader, struct err *e)
 {
-  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
-
-  if (proc_maps_read(leader->pid, &maps, e) != 0)
-    return -1;
-  return tracee_begin_remote_known(leader, 1, &maps, &(uint64_t){0}, e);
+  remote_set_options(leader);
+  return remote_begin_at(leader, 0, e);
 }
 
 void tracee_share_remote(struct tracee *threads, size_t count)
 {
   threads[0].remote->shared = count > 1;
   for (size_t i = 1; i < count; i++) {
-    set_options(&threads[i]);
+    remote_set_options(&threads[i]);
     threads[i].remote = threads[0].remote;
     threads[i].slot = i % threads[0].remote->slots;
   }

@@ -55,6 +55,12 @@ struct user_regs_struct remote_registers(const struct tracee *tracee);
 int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, uint64_t blocked,
                   struct err *e);
 
+/* A target under a seccomp filter may forbid our calls: the filter rests while we trace. */
+void remote_set_options(struct tracee *tracee);
+
+/* Unmaps what killed tracers left behind. All threads stand, and tracee_heal was there. */
+int remote_unmap_copies(struct tracee *leader, const struct proc_maps *maps, struct err *e);
+
 /* Lets the thread run (PTRACE_CONT, PTRACE_SYSCALL). */
 int remote_run(struct tracee *tracee, enum __ptrace_request request, struct err *e);
 /*
@@ -111,6 +117,13 @@ int remote_restore(struct tracee *tracee, struct err *e);
  */
 int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool write, struct err *e);
 int remote_mem_at(int mem, uint64_t address, void *buffer, size_t size, bool write, struct err *e);
+
+/*
+ * Does the thread, which has these registers, stand where entry_find sent it for a tracer that is
+ * gone? Then they lead to rt_sigreturn(2) with its frame.
+ */
+bool entry_find_return(const struct tracee *tracee, const struct proc_maps *maps,
+                       struct user_regs_struct *regs);
 
 /* The first `syscall` instruction of the process's vdso, where nothing heals. */
 int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);

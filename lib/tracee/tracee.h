@@ -69,7 +69,15 @@ int tracee_begin_remote(struct tracee *leader, struct err *e);
 void tracee_share_remote(struct tracee *threads, size_t count);
 
 /*
- * The same as tracee_begin_remote when its mappings are known, with room for as many of its threads
+ * Of a process whose threads all stand: those that a killed tracer left in its mapping, and that
+ * had no time to carry on by themselves or stand by job control, have their own registers again.
+ * Before anything of them is saved.
+ */
+int tracee_heal(struct tracee *threads, size_t count, const struct proc_maps *maps, struct err *e);
+
+/*
+ * The same as tracee_begin_remote for a process whose threads all stand, are healed, and whose
+ * mappings are known: what killed tracers left is unmapped, with room for as many of its threads
  * as are asked at once (1: of one at a time, which is all that tracee_begin_remote has). *restorer,
  * 0 at first, keeps for the next process what was found in this one: they often have the same C
  * library at the same place.

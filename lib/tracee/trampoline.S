@@ -28,12 +28,13 @@
     .endm
 
     .section .rodata
-    .globl trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
-    .hidden trampoline_start, trampoline_call, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
+    .globl trampoline_start, trampoline_call, trampoline_return, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
+    .hidden trampoline_start, trampoline_call, trampoline_return, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
 
 trampoline_start:
 trampoline_call:
     syscall
+trampoline_return:
     movl    $15, %eax
     syscall
     ud2

@@ -1,0 +1,79 @@
+/* What a tracer that was killed left behind: its mapping, and threads that still stand in it. */
+#include "base/cleanup.h"
+#include "tracee/remote.h"
+
+#include <errno.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+extern const uint8_t trampoline_start[], trampoline_return[], trampoline_end[];
+
+enum { COPIES = 8 };
+
+static size_t find_copies(pid_t pid, const struct proc_maps *maps,
+                          struct remote_copy copies[COPIES])
+{
+  return entry_find_copies(pid, maps, trampoline_start, remote_offset(trampoline_end), copies,
+                           COPIES);
+}
+
+/* Does it stand in one of the copies? Then the registers lead to its rt_sigreturn(2). */
+static bool find_return(const struct remote_copy *copies, size_t count,
+                        struct user_regs_struct *regs)
+{
+  for (size_t i = 0; i < count; i++) {
+    if (regs->rip >= copies[i].base && regs->rip < copies[i].base + 4096) {
+      regs->rip = copies[i].base + remote_offset(trampoline_return);
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Through the signal frame that its stack pointer leads to. */
+static int return_by(struct tracee *tracee, struct user_regs_struct *regs, struct err *e)
+{
+  regs->orig_rax = (uint64_t)-1;
+  remote_set_options(tracee);
+  if (ptrace(PTRACE_SETREGS, tracee->tid, NULL, regs) < 0)
+    return err_sys(e, "thread %d: set registers", tracee->tid);
+  for (int stop = 0; stop < 2; stop++) { /* its entry, its exit */
+    if (remote_run(tracee, PTRACE_SYSCALL, e) < 0 ||
+        remote_wait(tracee, PTRACE_SYSCALL, REMOTE_SYSCALL_STOP, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+int tracee_heal(struct tracee *threads, size_t count, const struct proc_maps *maps, struct err *e)
+{
+  struct remote_copy copies[COPIES];
+  size_t found = find_copies(threads->pid, maps, copies);
+
+  for (size_t i = 0; i < count && (i == 0 || found); i++) {
+    struct user_regs_struct regs;
+
+    if (ptrace(PTRACE_GETREGS, threads[i].tid, NULL, &regs) < 0)
+      return err_sys(e, "thread %d: registers", threads[i].tid);
+    /* The first one makes calls before there is a mapping. */
+    if ((find_return(copies, found, &regs) ||
+         (i == 0 && entry_find_return(&threads[i], maps, &regs))) &&
+        return_by(&threads[i], &regs, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+int remote_unmap_copies(struct tracee *leader, const struct proc_maps *maps, struct err *e)
+{
+  struct remote_copy copies[COPIES];
+  size_t found = find_copies(leader->pid, maps, copies);
+  int64_t result;
+
+  for (size_t i = 0; i < found; i++) {
+    if (TRACEE_CALL(leader, e, &result, SYS_munmap, copies[i].base, remote_size(copies[i].slots), 0,
+                    0, 0, 0) < 0)
+      return -1;
+  }
+  return 0;
+}
