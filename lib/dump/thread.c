@@ -122,7 +122,8 @@ static void fill_sheet(struct sheet *sheet, uint64_t area)
       [ASK_SECCOMP] = {SYS_prctl, {PR_GET_SECCOMP}, 0},
   };
 
-  *sheet = (struct sheet){.version = {.version = _LINUX_CAPABILITY_VERSION_3}};
+  *sheet = (struct sheet){0};
+  sheet->version.version = _LINUX_CAPABILITY_VERSION_3;
   memcpy(sheet->calls, calls, sizeof(calls));
 }
 
