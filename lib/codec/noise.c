@@ -60,7 +60,8 @@ bool noise_found(void *state, const uint8_t *data, size_t size)
   uint8_t sample[SAMPLE];
   size_t taken = take_sample(sample, data, size);
 
+  if (taken < EARLY)
+    return false;
   /* Most that is not noise shows it at once. */
-  return taken > 0 && is_flat(sample, taken / EARLY) && is_flat(sample, taken) &&
-         !repeats(state, sample, taken);
+  return is_flat(sample, taken / EARLY) && is_flat(sample, taken) && !repeats(state, sample, taken);
 }
