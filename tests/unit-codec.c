@@ -62,6 +62,10 @@ static void test_noise(void)
   make_text(40, 4);
   ok(!is_noise(EXTENT_PAGES), "a few pages of text among random ones are found");
   make_random(0, EXTENT_PAGES);
+  for (size_t i = 0; i < EXTENT_PAGES; i++)
+    memset(extent + i * PAGE_SIZE_X86 + 1024, 0, PAGE_SIZE_X86 - 1024);
+  ok(!is_noise(EXTENT_PAGES), "random heads of pages that are empty else are not");
+  make_random(0, EXTENT_PAGES);
   for (size_t i = 0; i < EXTENT_SIZE; i++)
     extent[i] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"[extent[i] % 64];
   ok(!is_noise(EXTENT_PAGES), "random letters are not noise: six bits of eight are");

@@ -6,21 +6,23 @@
 #include <string.h>
 
 enum {
-  PIECE = 256, /* bytes of each page */
-  SAMPLE = EXTENT_PAGES * PIECE,
+  PIECE = 64,
+  PIECES = 4,      /* of each page */
+  DISTANCE = 1088, /* of their begins: a page's head may be unlike its body */
+  SAMPLE = EXTENT_PAGES * PIECES * PIECE,
   VALUES = 256,
   EARLY = 8, /* this part of the sample is looked at first */
   LANES = 4, /* equal bytes in a row do not wait for each other's counter */
 };
 
-/* The same piece of each page: pages that are copies of each other are seen, too. */
+/* The same pieces of each page: pages that are copies of each other are seen, too. */
 static size_t take_sample(uint8_t sample[SAMPLE], const uint8_t *data, size_t size)
 {
   size_t taken = 0;
 
-  for (size_t at = 0; at + PAGE_SIZE_X86 <= size && taken < SAMPLE; at += PAGE_SIZE_X86) {
-    memcpy(sample + taken, data + at, PIECE);
-    taken += PIECE;
+  for (size_t page = 0; page + PAGE_SIZE_X86 <= size && taken < SAMPLE; page += PAGE_SIZE_X86) {
+    for (size_t i = 0; i < PIECES; i++, taken += PIECE)
+      memcpy(sample + taken, data + page + i * DISTANCE, PIECE);
   }
   return taken;
 }

@@ -17,8 +17,11 @@ def splicing(name, *words):
 
 
 def run(*command, **more):
-    return subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, **more).stdout
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, **more)
+    if result.returncode:
+        raise RuntimeError("%s: status %d: %s" % (command[0], result.returncode, result.stderr))
+    return result.stdout
 
 
 def pipeline(*commands):

@@ -185,7 +185,7 @@ class CriuTarget(Target):
         try:
             run("criu", "dump", "-t", str(self.pid), "-D", image, "-o", "log",
                 *(["--leave-running"] if keep else []))
-        except subprocess.CalledProcessError:
+        except RuntimeError:
             raise RuntimeError(open(image + "/log").read().strip().split("\n")[-1])
         if not keep:
             self.process.wait()
