@@ -4,9 +4,11 @@ load helpers
 setup() { setup_dirs; }
 teardown() { end_all; }
 
-# An image of a counter in $tmp/image, its stream in $tmp/stream; the counter runs on.
+# An image of a program in $tmp/image, its stream in $tmp/stream; the program runs on. Without words
+# it is a counter.
 make_image() {
-  run_detached web "$fixtures/counter" "$tmp/count"
+  [ $# -gt 0 ] || set -- "$fixtures/counter"
+  run_detached web "$@" "$tmp/count"
   eventually test -s "$tmp/count"
   ckpt-load --root "$reg" web | ckpt-scan-zero | ckpt-compress >"$tmp/stream"
   ckpt-write-direct --image-path "$tmp/image" <"$tmp/stream"
@@ -30,7 +32,7 @@ flip() { # file offset: inverts one byte
 }
 
 @test "--json holds every state object and the pages of each space" {
-  make_image
+  make_image "$fixtures/mix" 4 50 25 small 0 # half of it are zeros
   ckpt-inspect --json "$tmp/image" >"$tmp/json"
   [ "$(jq -r '.state[] | select(.kind == "checkpoint") | .id' "$tmp/json")" = web ]
   [ "$(jq '[.state[] | select(.kind == "process")] | length' "$tmp/json")" -eq 1 ]
