@@ -456,6 +456,7 @@ static void test_dying_target(void)
   for (size_t i = 1; i < count; i++)
     waitpid(threads[i].tid, NULL, __WALL);
   waitpid(pid, NULL, 0);
+  tracee_forget(&threads[0]);
 }
 
 static void test_threads(void)
