@@ -7,7 +7,7 @@
 int main(int argc, char **argv)
 {
   uint64_t stats_fd = UINT64_MAX;
-  struct pool_options options = {
+  struct stage_options options = {
       .stage = "ckpt-compress",
       .in_fd = STDIN_FILENO,
       .out_fd = STDOUT_FILENO,

@@ -1,5 +1,6 @@
 #include "base/err.h"
 #include "base/opt.h"
+#include "codec/codec.h"
 #include "codec/scan.h"
 
 #include <unistd.h>
@@ -7,7 +8,7 @@
 int main(int argc, char **argv)
 {
   uint64_t stats_fd = UINT64_MAX;
-  struct pool_options options = {
+  struct stage_options options = {
       .stage = "ckpt-scan-zero",
       .in_fd = STDIN_FILENO,
       .out_fd = STDOUT_FILENO,

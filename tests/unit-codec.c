@@ -130,7 +130,7 @@ static int make_stream(struct err *e)
 static int scan_from(int in, struct err *e)
 {
   int out = memfd_create("scanned", MFD_CLOEXEC);
-  const struct pool_options options = {.in_fd = in, .out_fd = out, .stats_fd = -1};
+  const struct stage_options options = {.in_fd = in, .out_fd = out, .stats_fd = -1};
 
   return scan_run(&options, e) < 0 ? -1 : out;
 }
@@ -219,7 +219,7 @@ static void test_odd_ends(void)
   int stream = make_stream(&e);
   int expected = scan_from(stream, &e);
   int append = mkstemp(path);
-  const struct pool_options options = {.in_fd = stream, .out_fd = append, .stats_fd = -1};
+  const struct stage_options options = {.in_fd = stream, .out_fd = append, .stats_fd = -1};
   const uint8_t bad = 0x5a;
 
   unlink(path);

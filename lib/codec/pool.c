@@ -1,7 +1,6 @@
 #include "codec/pool.h"
 
 #include "base/cleanup.h"
-#include "stream/stats.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -175,26 +174,21 @@ static int run_workers(struct pool *pool, unsigned count, struct err *e)
   return stream_write_end(pool->writer, e);
 }
 
-int pool_run(const struct pool_options *options, const struct pool_filter *filter,
+static int work_in_pool(void *context, struct stream_reader *reader, struct stream_writer *writer,
+                        struct err *e)
+{
+  struct pool *pool = context;
+
+  pool->reader = reader;
+  pool->writer = writer;
+  /* Twice as many as can run: those whose frames were easy wait for their turn. */
+  return run_workers(pool, 2 * processors(), e);
+}
+
+int pool_run(const struct stage_options *options, const struct pool_filter *filter,
              const void *argument, struct err *e)
 {
-  struct stats_clock clock = stats_start();
-  struct stream_header header;
-  CLEANUP(stream_reader_cleanup)
-  struct stream_reader *reader = stream_reader_new(options->in_fd, &header, e);
-  CLEANUP(stream_writer_cleanup)
-  struct stream_writer *writer = reader ? stream_writer_new(options->out_fd, &header, e) : NULL;
   struct pool pool = {.filter = filter, .argument = argument};
 
-  if (!reader || !writer)
-    return -1;
-  if (options->splice)
-    stream_writer_trust_reader(writer);
-  pool.reader = reader;
-  pool.writer = writer;
-  /* Twice as many as can run: those whose frames were easy wait for their turn. */
-  if (run_workers(&pool, options->workers ? options->workers : 2 * processors(), e) < 0)
-    return -1;
-  return stats_write(options->stats_fd, options->stage, &clock, stream_reader_totals(reader).bytes,
-                     stream_writer_totals(writer).bytes, NULL, e);
+  return stage_run(options, work_in_pool, &pool, e);
 }

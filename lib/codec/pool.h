@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 #include "codec/codec.h"
-#include "stream/stream.h"
+#include "codec/stage.h"
 
 /* By its header: is the frame one that may be changed? What is not passes unseen. */
 typedef bool pool_choice(const struct frame *frame, const void *argument);
@@ -25,17 +25,8 @@ struct pool_filter {
   pool_transform *transform;
 };
 
-/*
- * Copies the stream from in_fd to out_fd through the transformation, END included. splice: all
- * stages behind are ours. stats_fd: gets the summary line under the stage's name; -1: none.
- */
-struct pool_options {
-  const char *stage;
-  int in_fd, out_fd, stats_fd;
-  bool splice;
-  unsigned workers; /* 0: enough for all processors */
-};
-int pool_run(const struct pool_options *options, const struct pool_filter *filter,
+/* Copies the stream from in_fd to out_fd through the transformation, END included. */
+int pool_run(const struct stage_options *options, const struct pool_filter *filter,
              const void *argument, struct err *e);
 
 #endif

@@ -2,7 +2,6 @@
 
 #include "base/cleanup.h"
 #include "stream/hold.h"
-#include "stream/stats.h"
 #include "stream/zero.h"
 
 #include <string.h>
@@ -48,12 +47,14 @@ static int scan_payload(struct hold *hold, struct stream_reader *reader,
   return stream_write(writer, frame, e);
 }
 
-static int scan(struct stream_reader *reader, struct stream_writer *writer, struct err *e)
+static int scan(void *context, struct stream_reader *reader, struct stream_writer *writer,
+                struct err *e)
 {
   CLEANUP(hold_close) struct hold hold;
   struct frame frame;
   int result;
 
+  (void)context;
   hold_open(&hold);
   while ((result = stream_next(reader, &frame, e)) == 1) {
     bool to_see = frame.type == FRAME_PAGES && frame.codec == CODEC_NONE && frame.length > 0 &&
@@ -66,21 +67,7 @@ static int scan(struct stream_reader *reader, struct stream_writer *writer, stru
   return result < 0 ? -1 : stream_write_end(writer, e);
 }
 
-int scan_run(const struct pool_options *options, struct err *e)
+int scan_run(const struct stage_options *options, struct err *e)
 {
-  struct stats_clock clock = stats_start();
-  struct stream_header header;
-  CLEANUP(stream_reader_cleanup)
-  struct stream_reader *reader = stream_reader_new(options->in_fd, &header, e);
-  CLEANUP(stream_writer_cleanup)
-  struct stream_writer *writer = reader ? stream_writer_new(options->out_fd, &header, e) : NULL;
-
-  if (!reader || !writer)
-    return -1;
-  if (options->splice)
-    stream_writer_trust_reader(writer);
-  if (scan(reader, writer, e) < 0)
-    return -1;
-  return stats_write(options->stats_fd, options->stage, &clock, stream_reader_totals(reader).bytes,
-                     stream_writer_totals(writer).bytes, NULL, e);
+  return stage_run(options, scan, NULL, e);
 }

@@ -6,7 +6,6 @@
 #include "stream/wire.h"
 #include "tracee/remote.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -67,17 +66,25 @@ static unsigned to_iovecs(const struct frame *frame, struct iovec iov[FRAME_RUNS
   return count;
 }
 
+/* What was read of a snapshot is all of it: `wanted` bytes. */
+static int check_read(ssize_t n, size_t wanted, struct err *e)
+{
+  if (n < 0)
+    return err_sys(e, "snapshot");
+  return (size_t)n == wanted ? 0 : err_set(e, "snapshot: it has ended");
+}
+
 /* Takes out what is not to be had whole. */
 static int drain(int pipe, size_t size, struct err *e)
 {
   uint8_t buffer[PAGE_SIZE_X86];
 
   while (size) {
-    ssize_t n = io_read(pipe, buffer, size < sizeof(buffer) ? size : sizeof(buffer));
+    size_t piece = size < sizeof(buffer) ? size : sizeof(buffer);
 
-    if (n <= 0)
-      return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
-    size -= (size_t)n;
+    if (check_read(io_read(pipe, buffer, piece), piece, e) < 0)
+      return -1;
+    size -= piece;
   }
   return 0;
 }
@@ -150,8 +157,8 @@ static int read_snapshot(const struct fetch *fetch, const struct iovec *runs, un
   for (unsigned i = 0; i < count; i++) {
     ssize_t n = io_pread(fetch->mem, buffer, runs[i].iov_len, (off_t)(uintptr_t)runs[i].iov_base);
 
-    if (n != (ssize_t)runs[i].iov_len)
-      return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
+    if (check_read(n, runs[i].iov_len, e) < 0)
+      return -1;
     buffer += n;
   }
   return 0;
@@ -164,10 +171,8 @@ static size_t pipe_of(const struct fetch *fetch, size_t index)
 
 static int read_pipe(struct fetch *fetch, size_t which, uint8_t *buffer, size_t size, struct err *e)
 {
-  ssize_t n = io_read(fetch->pipes[which], buffer, size);
-
-  if (n != (ssize_t)size)
-    return n < 0 ? err_sys(e, "snapshot") : err_set(e, "snapshot: it has ended");
+  if (check_read(io_read(fetch->pipes[which], buffer, size), size, e) < 0)
+    return -1;
   fetch->in_pipe[which] -= size;
   return 0;
 }

@@ -56,11 +56,6 @@ void stream_reader_free(struct stream_reader *reader)
   free(reader);
 }
 
-void stream_reader_cleanup(struct stream_reader **reader)
-{
-  stream_reader_free(*reader);
-}
-
 static int make_room(void **buffer, size_t *room, size_t size, struct err *e)
 {
   /* Extents from the start, state frames as they come: bounded by the limit of a payload. */

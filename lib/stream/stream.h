@@ -16,7 +16,6 @@ struct stream_writer;
  */
 struct stream_reader *stream_reader_new(int fd, struct stream_header *header, struct err *e);
 void stream_reader_free(struct stream_reader *reader);
-void stream_reader_cleanup(struct stream_reader **reader);
 
 /*
  * Reads and verifies the next frame. Its payload stays valid until the next call. Returns 1 for a
@@ -49,7 +48,6 @@ int stream_check_payload(const struct frame *frame, struct err *e);
  */
 struct stream_writer *stream_writer_new(int fd, const struct stream_header *header, struct err *e);
 void stream_writer_free(struct stream_writer *writer);
-void stream_writer_cleanup(struct stream_writer **writer);
 
 /*
  * All readers behind the pipe are ours, which read: payloads may be vmspliced. A stranger might

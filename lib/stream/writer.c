@@ -88,11 +88,6 @@ void stream_writer_free(struct stream_writer *writer)
   free(writer);
 }
 
-void stream_writer_cleanup(struct stream_writer **writer)
-{
-  stream_writer_free(*writer);
-}
-
 void stream_writer_trust_reader(struct stream_writer *writer)
 {
   int room = fcntl(writer->fd, F_GETPIPE_SZ);

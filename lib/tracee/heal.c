@@ -37,12 +37,7 @@ static int return_by(struct tracee *tracee, struct user_regs_struct *regs, struc
   remote_set_options(tracee);
   if (ptrace(PTRACE_SETREGS, tracee->tid, NULL, regs) < 0)
     return err_sys(e, "thread %d: set registers", tracee->tid);
-  for (int stop = 0; stop < 2; stop++) { /* its entry, its exit */
-    if (remote_run(tracee, PTRACE_SYSCALL, e) < 0 ||
-        remote_wait(tracee, PTRACE_SYSCALL, REMOTE_SYSCALL_STOP, e) < 0)
-      return -1;
-  }
-  return 0;
+  return remote_through_call(tracee, e);
 }
 
 int tracee_heal(struct tracee *threads, size_t count, const struct proc_maps *maps, struct err *e)

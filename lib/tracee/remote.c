@@ -55,7 +55,7 @@ int remote_mem(pid_t pid, uint64_t address, void *buffer, size_t size, bool writ
   return remote_mem_at(mem, address, buffer, size, write, e) < 0 ? err_prefix(e, "pid %d", pid) : 0;
 }
 
-struct remote *remote_new(pid_t pid, struct err *e)
+static struct remote *remote_new(pid_t pid, struct err *e)
 {
   struct remote *remote = calloc(1, sizeof(*remote));
 
@@ -231,6 +231,16 @@ int remote_wait(struct tracee *tracee, enum __ptrace_request request, int wanted
   }
 }
 
+int remote_through_call(struct tracee *tracee, struct err *e)
+{
+  for (int stop = 0; stop < 2; stop++) { /* its entry, its exit */
+    if (remote_run(tracee, PTRACE_SYSCALL, e) < 0 ||
+        remote_wait(tracee, PTRACE_SYSCALL, REMOTE_SYSCALL_STOP, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
 struct user_regs_struct remote_registers(const struct tracee *tracee)
 {
   struct user_regs_struct regs = tracee->regs;
@@ -260,11 +270,8 @@ static int syscall_at(struct tracee *tracee, uint64_t rip, long number, const ui
   regs.r9 = arguments[5];
   if (remote_divert(tracee, &regs, ~UINT64_C(0), e) < 0)
     return -1;
-  for (int stop = 0; stop < 2; stop++) { /* its entry, its exit */
-    if (remote_run(tracee, PTRACE_SYSCALL, e) < 0 ||
-        remote_wait(tracee, PTRACE_SYSCALL, REMOTE_SYSCALL_STOP, e) < 0)
-      return -1;
-  }
+  if (remote_through_call(tracee, e) < 0)
+    return -1;
   if (ptrace(PTRACE_GETREGS, tracee->tid, NULL, &regs) < 0)
     return err_sys(e, "thread %d: registers", tracee->tid);
   *result = (int64_t)regs.rax;

@@ -41,8 +41,7 @@ struct remote {
 
 enum { REMOTE_BATCH_LIMIT = 64 };
 
-/* For a process whose mapping is to come. remote_free takes NULL, too. */
-struct remote *remote_new(pid_t pid, struct err *e);
+/* What tracee_begin_remote and remote_adopt made; NULL, too. */
 void remote_free(struct remote *remote);
 
 /* Where a label of trampoline.S is, counted from its begin. */
@@ -68,6 +67,8 @@ int remote_run(struct tracee *tracee, enum __ptrace_request request, struct err 
  * trap that was asked for before) are passed through.
  */
 int remote_wait(struct tracee *tracee, enum __ptrace_request request, int wanted, struct err *e);
+/* Through the system call that its registers lead to, to its exit. */
+int remote_through_call(struct tracee *tracee, struct err *e);
 
 /* clone(2) whose child never runs: it is stopped, or exits when nobody traces it. */
 int remote_clone(struct tracee *tracee, uint64_t flags, int64_t *result, struct err *e);
