@@ -29,10 +29,23 @@ static struct shared *new_shared(void)
               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
+enum kind { SPINS, SLEEPS, HANDLES };
+static const char *const kinds[] = {"spins", "sleeps", "handles signals"};
+
+/* Needs as much of the stack as handlers do that print. */
+static void handler(int number)
+{
+  volatile char text[6000];
+
+  memset((char *)text, number, sizeof(text));
+}
+
 /* Keeps values in callee- and caller-saved and vector registers across a short sleep or none. */
-static _Noreturn void target(struct shared *shared, bool sleeps)
+static _Noreturn void target(struct shared *shared, enum kind kind)
 {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  signal(SIGUSR1, kind == HANDLES ? handler : SIG_IGN);
+  signal(SIGUSR2, kind == HANDLES ? handler : SIG_IGN);
   for (uint64_t i = 1;; i++) {
     uint64_t a = i * 3, b = i * 5, c = i * 7;
     double d = (double)i;
@@ -47,7 +60,7 @@ static _Noreturn void target(struct shared *shared, bool sleeps)
                      : "ecx", "xmm9", "cc");
     if (a != i * 3 || b != i * 5 || c != i * 7 || d != (double)i)
       shared->wrong++;
-    if (sleeps) {
+    if (kind == SLEEPS || (kind == HANDLES && i % 64 == 0)) {
       struct timespec pause = {.tv_nsec = 100000};
 
       if (nanosleep(&pause, NULL) < 0 && errno != EINTR)
@@ -57,15 +70,6 @@ static _Noreturn void target(struct shared *shared, bool sleeps)
   }
 }
 
-static pid_t start_target(struct shared *shared, bool sleeps)
-{
-  pid_t pid = fork();
-
-  if (pid == 0)
-    target(shared, sleeps);
-  return pid;
-}
-
 static bool counts_on(struct shared *shared)
 {
   uint64_t before = shared->count;
@@ -73,6 +77,16 @@ static bool counts_on(struct shared *shared)
   for (int i = 0; i < 5000 && shared->count == before; i++)
     nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
   return shared->count != before;
+}
+
+static pid_t start_target(struct shared *shared, enum kind kind)
+{
+  pid_t pid = fork();
+
+  if (pid == 0)
+    target(shared, kind);
+  counts_on(shared);
+  return pid;
 }
 
 /* A hundred questions; each has its own answer. */
@@ -122,7 +136,7 @@ static int seize_and_call(pid_t pid, unsigned calls, struct err *e)
   return 0;
 }
 
-/* Sends the target signals that it ignores, over and over, and stops it for a while. */
+/* Sends the target signals, most of which it ignores, over and over, and stops it for a while. */
 static pid_t start_pest(pid_t target)
 {
   pid_t pid = fork();
@@ -130,7 +144,8 @@ static pid_t start_pest(pid_t target)
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (unsigned i = 0;; i++) {
-      const int signals[] = {SIGURG, SIGWINCH, SIGCHLD, SIGSTOP, SIGCONT};
+      const int signals[] = {SIGURG,  SIGWINCH, SIGUSR1, SIGCHLD,
+                             SIGUSR2, SIGSTOP,  SIGCONT, SIGUSR1};
 
       kill(target, signals[i % ARRAY_LEN(signals)]);
       nanosleep(&(struct timespec){.tv_nsec = 50000}, NULL);
@@ -139,17 +154,17 @@ static pid_t start_pest(pid_t target)
   return pid;
 }
 
-static void test_calls(bool sleeps)
+static void test_calls(enum kind kind)
 {
   struct shared *shared = new_shared();
-  pid_t pid = start_target(shared, sleeps);
+  pid_t pid = start_target(shared, kind);
   pid_t pest = start_pest(pid);
   struct err e = {""};
   int result = 0;
 
   for (int i = 0; i < 50 && result == 0; i++)
     result = seize_and_call(pid, 20, &e);
-  ok(result == 0, "remote calls in a target that %s %s", sleeps ? "sleeps" : "spins", e.text);
+  ok(result == 0, "remote calls in a target that %s %s", kinds[kind], e.text);
   ok(counts_on(shared) && shared->wrong == 0, "it counts on, nothing wrong");
   kill(pest, SIGKILL);
   waitpid(pest, NULL, 0);
@@ -165,7 +180,7 @@ static void test_heals(void)
   struct err e = {""};
 
   struct shared *shared = new_shared();
-  pid_t pid = start_target(shared, true);
+  pid_t pid = start_target(shared, SLEEPS);
 
   counts_on(shared);
   ok(proc_maps_read(pid, &maps, &e) == 0 &&
@@ -184,15 +199,16 @@ static void test_heals(void)
 }
 
 /* Kills tracers at random moments of their work; the target must not notice. */
-static void test_dying_tracer(bool sleeps)
+static void test_dying_tracer(enum kind kind)
 {
   struct shared *shared = new_shared();
-  pid_t pid = start_target(shared, sleeps);
+  pid_t pid = start_target(shared, kind);
   pid_t pest = start_pest(pid);
-  bool alive = true;
+  const char *harm = NULL;
+  int status = 0;
 
   srand(1);
-  for (int i = 0; i < 400 && alive; i++) {
+  for (int i = 0; i < 400 && !harm; i++) {
     pid_t tracer = fork();
 
     if (tracer == 0) {
@@ -208,12 +224,56 @@ static void test_dying_tracer(bool sleeps)
     nanosleep(&(struct timespec){.tv_nsec = rand() % 2000000}, NULL);
     kill(tracer, SIGKILL);
     waitpid(tracer, NULL, 0);
-    alive =
-        (i % 2 || (counts_on(shared) && shared->wrong == 0)) && waitpid(pid, NULL, WNOHANG) == 0;
+    if (i % 2 == 0 && !counts_on(shared))
+      harm = "stands";
+    if (shared->wrong)
+      harm = "counts wrong";
+    if (waitpid(pid, &status, WNOHANG) != 0)
+      harm = "is dead";
   }
-  ok(alive, "400 tracers killed, the target that %s counts on", sleeps ? "sleeps" : "spins");
+  ok(!harm, "400 tracers killed, the target that %s counts on", kinds[kind]);
+  if (harm)
+    printf("# it %s, status 0x%x\n", harm, (unsigned)status);
   kill(pest, SIGKILL);
   waitpid(pest, NULL, 0);
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+/* The tracer dies when the registers are ours already, and the signals are not blocked yet. */
+static int die_between(pid_t pid, struct err *e)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  struct user_regs_struct regs;
+  struct tracee tracee;
+
+  if (tracee_seize(&tracee, pid, pid, e) != 0 || tracee_wait_stop(&tracee, 0, e) != 0 ||
+      proc_maps_read(pid, &maps, e) != 0 || tracee_heal(&tracee, 1, &maps, e) < 0 ||
+      tracee_begin_remote_known(&tracee, 1, &maps, &(uint64_t){0}, e) < 0)
+    return -1;
+  regs = remote_registers(&tracee);
+  regs.rax = SYS_getpid;
+  kill(pid, SIGUSR1);
+  return remote_divert(&tracee, &regs, tracee.sigmask, e);
+}
+
+static void test_dying_between(void)
+{
+  struct shared *shared = new_shared();
+  pid_t pid = start_target(shared, HANDLES);
+  struct err e = {""};
+  pid_t tracer = fork();
+  int status;
+
+  if (tracer == 0) {
+    if (die_between(pid, &e) < 0)
+      printf("# %s\n", e.text);
+    _exit(0);
+  }
+  waitpid(tracer, &status, 0);
+  ok(counts_on(shared) && counts_on(shared) && shared->wrong == 0 &&
+         waitpid(pid, &status, WNOHANG) == 0,
+     "a signal that comes while the tracer dies is handled");
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
 }
@@ -286,7 +346,7 @@ static void test_snapshot(void)
 
 static void *count_in_thread(void *shared)
 {
-  target(shared, true);
+  target(shared, SLEEPS);
 }
 
 /* Every other thread blocks all signals: none can tell that it has answered. */
@@ -308,7 +368,7 @@ static pid_t start_threads(struct shared *shared)
     if (pthread_create(&thread, NULL, count_in_thread, &shared[i]) != 0)
       _exit(1);
   }
-  target(shared, true);
+  target(shared, SLEEPS);
 }
 
 static bool all_count_on(struct shared *shared)
@@ -463,10 +523,10 @@ static void test_threads(void)
 {
   struct shared *shared = new_shared();
   pid_t pid = start_threads(shared);
+  bool alive = all_count_on(shared);
   pid_t pest = start_pest(pid);
   struct err e = {""};
   int result = 0;
-  bool alive = all_count_on(shared);
 
   for (int i = 0; i < 50 && result == 0; i++)
     result = ask_threads(pid, &e);
@@ -502,10 +562,11 @@ int main(void)
   test_threads();
   test_dying_target();
   test_snapshot();
-  test_calls(false);
-  test_calls(true);
+  for (enum kind kind = SPINS; kind <= HANDLES; kind++)
+    test_calls(kind);
   test_heals();
-  test_dying_tracer(false);
-  test_dying_tracer(true);
+  test_dying_between();
+  for (enum kind kind = SPINS; kind <= HANDLES; kind++)
+    test_dying_tracer(kind);
   return done_testing();
 }

@@ -30,7 +30,7 @@ static bool find_return(const struct remote_copy *copies, size_t count,
   return false;
 }
 
-/* Through the signal frame that its stack pointer leads to. */
+/* Through the signal frame that its registers lead to. */
 static int return_by(struct tracee *tracee, struct user_regs_struct *regs, struct err *e)
 {
   regs->orig_rax = (uint64_t)-1;

@@ -247,8 +247,9 @@ struct user_regs_struct remote_registers(const struct tracee *tracee)
 
   regs.orig_rax = (uint64_t)-1; /* or the kernel would restart what was interrupted */
   regs.rip = tracee->remote->entry.rip;
-  regs.rsp = tracee->remote->entry.rsp + slot_offset(tracee);
-  regs.rbp = tracee->remote->entry.rbp;
+  if (tracee->remote->entry.rsp)
+    regs.rsp = tracee->remote->entry.rsp;
+  regs.rbp = tracee->remote->entry.rbp + slot_offset(tracee);
   return regs;
 }
 
@@ -297,7 +298,7 @@ static void use_trampoline(struct remote *remote, uint64_t base)
   remote->base = base;
   remote->entry = (struct entry){
       .rip = base + remote_offset(trampoline_call),
-      .rsp =
+      .rbp =
           base + FRAME_OFFSET + 8, /* as the call to a handler left it: behind the return address */
       .frame = base + FRAME_OFFSET,
   };

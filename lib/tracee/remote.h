@@ -21,7 +21,7 @@ enum {
 /* Where a remote call enters, and what lets a thread heal itself when the tracer dies there. */
 struct entry {
   uint64_t rip; /* of a `syscall` instruction */
-  uint64_t rsp;
+  uint64_t rsp; /* 0: the thread's own */
   uint64_t rbp;
   uint64_t frame;    /* address of the signal frame that it leads to; 0: none, it cannot heal */
   uint64_t restorer; /* code that returns through the frame, its first word; 0: it is ours */

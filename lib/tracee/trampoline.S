@@ -2,7 +2,7 @@
  * The code of the trampoline page. Its entries:
  *   trampoline_call:  one system call. The tracer stops the thread at its exit; when nobody traces
  *                     any more, the thread carries on through rt_sigreturn(2) with the signal
- *                     frame that rsp points to, that is, with its own registers.
+ *                     frame that rbp points to, that is, with its own registers.
  *   trampoline_clone: the same for a clone whose child must never run: without a tracer it exits.
  *   trampoline_batch: rbx points to an array of {number, six arguments, result}, r12 counts them.
  *                     Stops by int3 at the end or behind the first call that failed. Only for
@@ -27,6 +27,17 @@
     decq    %r12
     .endm
 
+    /*
+     * Until here the stack is the thread's own: if its tracer died before the signals were blocked
+     * there is a handler to run on it. The frame has no room for one.
+     */
+    .macro return
+    movl    $15, %eax
+    movq    %rbp, %rsp
+    syscall
+    ud2
+    .endm
+
     .section .rodata
     .globl trampoline_start, trampoline_call, trampoline_return, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
     .hidden trampoline_start, trampoline_call, trampoline_return, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
@@ -35,18 +46,14 @@ trampoline_start:
 trampoline_call:
     syscall
 trampoline_return:
-    movl    $15, %eax
-    syscall
-    ud2
+    return
 
     .balign 16
 trampoline_clone:
     syscall
     testq   %rax, %rax
     jz      1f
-    movl    $15, %eax
-    syscall
-    ud2
+    return
 1:  movl    $231, %eax
     xorl    %edi, %edi
     syscall
@@ -72,9 +79,7 @@ trampoline_ask:
     movl    %eax, %edi
     movl    $200, %eax /* tkill */
     syscall
-1:  movl    $15, %eax
-    syscall
-    ud2
+1:  return
 trampoline_end:
 
     .section .note.GNU-stack, "", @progbits
