@@ -109,15 +109,24 @@ static int ask(struct tracee *tracee, struct err *e)
   return 0;
 }
 
-static int seize_and_call(pid_t pid, unsigned calls, struct err *e)
+/* It stands, and its process has its remote mapping. */
+static int seize_and_begin(pid_t pid, struct tracee *tracee, struct err *e)
 {
   CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+
+  return tracee_seize(tracee, pid, pid, e) != 0 || tracee_wait_stop(tracee, 0, e) != 0 ||
+                 proc_maps_read(pid, &maps, e) != 0 || tracee_heal(tracee, 1, &maps, e) < 0 ||
+                 tracee_begin_remote_known(tracee, 1, &maps, &(uint64_t){0}, e) < 0
+             ? -1
+             : 0;
+}
+
+static int seize_and_call(pid_t pid, unsigned calls, struct err *e)
+{
   struct tracee tracee;
   int64_t result = 0;
 
-  if (tracee_seize(&tracee, pid, pid, e) != 0 || tracee_wait_stop(&tracee, 0, e) != 0 ||
-      proc_maps_read(pid, &maps, e) != 0 || tracee_heal(&tracee, 1, &maps, e) < 0 ||
-      tracee_begin_remote_known(&tracee, 1, &maps, &(uint64_t){0}, e) < 0)
+  if (seize_and_begin(pid, &tracee, e) < 0)
     return -1;
   for (unsigned i = 0; i < calls; i++) {
     if (TRACEE_CALL(&tracee, e, &result, SYS_getpid, 0, 0, 0, 0, 0, 0) < 0)
@@ -182,7 +191,6 @@ static void test_heals(void)
   struct shared *shared = new_shared();
   pid_t pid = start_target(shared, SLEEPS);
 
-  counts_on(shared);
   ok(proc_maps_read(pid, &maps, &e) == 0 &&
          entry_find(&(struct tracee){.pid = pid, .tid = pid}, &maps, &restorer, &entry, &e) == 0,
      "entry found %s", e.text);
@@ -243,13 +251,10 @@ static void test_dying_tracer(enum kind kind)
 /* The tracer dies when the registers are ours already, and the signals are not blocked yet. */
 static int die_between(pid_t pid, struct err *e)
 {
-  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
   struct user_regs_struct regs;
   struct tracee tracee;
 
-  if (tracee_seize(&tracee, pid, pid, e) != 0 || tracee_wait_stop(&tracee, 0, e) != 0 ||
-      proc_maps_read(pid, &maps, e) != 0 || tracee_heal(&tracee, 1, &maps, e) < 0 ||
-      tracee_begin_remote_known(&tracee, 1, &maps, &(uint64_t){0}, e) < 0)
+  if (seize_and_begin(pid, &tracee, e) < 0)
     return -1;
   regs = remote_registers(&tracee);
   regs.rax = SYS_getpid;
@@ -266,11 +271,12 @@ static void test_dying_between(void)
   int status;
 
   if (tracer == 0) {
-    if (die_between(pid, &e) < 0)
-      printf("# %s\n", e.text);
-    _exit(0);
+    if (die_between(pid, &e) == 0)
+      _exit(0);
+    fprintf(stderr, "# %s\n", e.text);
+    _exit(1);
   }
-  waitpid(tracer, &status, 0);
+  ok(waitpid(tracer, &status, 0) == tracer && status == 0, "a tracer dies in between");
   ok(counts_on(shared) && counts_on(shared) && shared->wrong == 0 &&
          waitpid(pid, &status, WNOHANG) == 0,
      "a signal that comes while the tracer dies is handled");

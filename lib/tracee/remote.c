@@ -298,8 +298,7 @@ static void use_trampoline(struct remote *remote, uint64_t base)
   remote->base = base;
   remote->entry = (struct entry){
       .rip = base + remote_offset(trampoline_call),
-      .rbp =
-          base + FRAME_OFFSET + 8, /* as the call to a handler left it: behind the return address */
+      .rbp = base + FRAME_OFFSET + 8, /* rt_sigreturn(2) wants it behind the return address */
       .frame = base + FRAME_OFFSET,
   };
 }
