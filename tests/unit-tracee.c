@@ -14,6 +14,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
+extern const uint8_t trampoline_start[], trampoline_slots[];
+
 /* What the target shares with us: it counts, and says when something is wrong. */
 struct shared {
   volatile uint64_t count;
@@ -40,12 +42,19 @@ static void handler(int number)
   memset((char *)text, number, sizeof(text));
 }
 
+static void slow_handler(int number)
+{
+  handler(number);
+  nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+}
+
 /* Keeps values in callee- and caller-saved and vector registers across a short sleep or none. */
 static _Noreturn void target(struct shared *shared, enum kind kind)
 {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   signal(SIGUSR1, kind == HANDLES ? handler : SIG_IGN);
   signal(SIGUSR2, kind == HANDLES ? handler : SIG_IGN);
+  signal(SIGTERM, kind == HANDLES ? slow_handler : SIG_IGN);
   for (uint64_t i = 1;; i++) {
     uint64_t a = i * 3, b = i * 5, c = i * 7;
     double d = (double)i;
@@ -249,7 +258,7 @@ static void test_dying_tracer(enum kind kind)
 }
 
 /* The tracer dies when the registers are ours already, and the signals are not blocked yet. */
-static int die_between(pid_t pid, struct err *e)
+static int die_between(pid_t pid, int signal_number, struct err *e)
 {
   struct user_regs_struct regs;
   struct tracee tracee;
@@ -258,11 +267,21 @@ static int die_between(pid_t pid, struct err *e)
     return -1;
   regs = remote_registers(&tracee);
   regs.rax = SYS_getpid;
-  kill(pid, SIGUSR1);
+  kill(pid, signal_number);
   return remote_divert(&tracee, &regs, tracee.sigmask, e);
 }
 
-static void test_dying_between(void)
+static bool has_copy(pid_t pid)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  struct remote_copy copy;
+  struct err e = {""};
+
+  return proc_maps_read(pid, &maps, &e) != 0 ||
+         entry_find_copies(pid, &maps, trampoline_start, remote_offset(trampoline_slots), &copy, 1);
+}
+
+static void test_dying_between(int signal_number, const char *when)
 {
   struct shared *shared = new_shared();
   pid_t pid = start_target(shared, HANDLES);
@@ -271,17 +290,45 @@ static void test_dying_between(void)
   int status;
 
   if (tracer == 0) {
-    if (die_between(pid, &e) == 0)
+    if (die_between(pid, signal_number, &e) == 0)
       _exit(0);
     fprintf(stderr, "# %s\n", e.text);
     _exit(1);
   }
   ok(waitpid(tracer, &status, 0) == tracer && status == 0, "a tracer dies in between");
+  nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
+  ok(seize_and_call(pid, 1, &e) == 0, "the next one comes %s the handler %s", when, e.text);
   ok(counts_on(shared) && counts_on(shared) && shared->wrong == 0 &&
          waitpid(pid, &status, WNOHANG) == 0,
      "a signal that comes while the tracer dies is handled");
+  ok(seize_and_call(pid, 1, &e) == 0 && counts_on(shared) && !has_copy(pid),
+     "what it left is unmapped in the end %s", e.text);
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
+}
+
+/* Two tracers were killed before they gave their mappings scratch memory: these touch. */
+static void test_copies_that_touch(void)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  const uint64_t size = remote_size(1), slots = 1;
+  uint8_t *base = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  struct remote_copy copies[3];
+  struct err e = {""};
+  size_t found = 0;
+
+  for (int i = 0; i < 2; i++) {
+    memcpy(base + i * size, trampoline_start, remote_offset(trampoline_slots));
+    memcpy(base + i * size + remote_offset(trampoline_slots), &slots, sizeof(slots));
+  }
+  mprotect(base, 2 * size, PROT_READ | PROT_EXEC);
+  if (proc_maps_read(getpid(), &maps, &e) == 0)
+    found = entry_find_copies(getpid(), &maps, trampoline_start, remote_offset(trampoline_slots),
+                              copies, ARRAY_LEN(copies));
+  ok(found == 2 && copies[0].base == (uint64_t)base && copies[0].slots == 1 &&
+         copies[1].base == (uint64_t)base + size && copies[1].slots == 1,
+     "two copies that touch are two, and no larger than they are");
+  munmap(base, 2 * size);
 }
 
 /* A snapshot keeps the memory of its instant while the target writes on, and leaves no trace. */
@@ -571,8 +618,10 @@ int main(void)
   for (enum kind kind = SPINS; kind <= HANDLES; kind++)
     test_calls(kind);
   test_heals();
-  test_dying_between();
+  test_dying_between(SIGUSR1, "after");
+  test_dying_between(SIGTERM, "during");
   for (enum kind kind = SPINS; kind <= HANDLES; kind++)
     test_dying_tracer(kind);
+  test_copies_that_touch(); /* last: our stack, of which targets have a copy, leads to them */
   return done_testing();
 }

@@ -20,6 +20,7 @@ enum {
   VDSO_LIMIT = 64 << 10,
   TEXT_LIMIT = 16 << 20, /* bytes of code that are searched at most */
   TEXT_WINDOW = 64 << 10,
+  STACK_SEARCHED = 1 << 20, /* bytes of a stack, from its pointer on */
 };
 
 struct range {
@@ -68,6 +69,38 @@ static ssize_t read_memory(pid_t pid, uint64_t address, void *buffer, size_t siz
   return process_vm_readv(pid, &local, 1, &remote, 1, 0);
 }
 
+/* Where the mapping ends that the address is in. */
+static uint64_t end_of_mapping(const struct proc_maps *maps, uint64_t address)
+{
+  for (size_t i = 0; i < maps->count; i++) {
+    if (address >= maps->maps[i].start && address < maps->maps[i].end)
+      return maps->maps[i].end;
+  }
+  return address;
+}
+
+bool entry_stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp, uint64_t start,
+                          uint64_t end)
+{
+  uint64_t words[512];
+  uint64_t at = rsp & ~(sizeof(words[0]) - 1);
+  uint64_t stop = end_of_mapping(maps, rsp);
+
+  if (stop > at + STACK_SEARCHED)
+    stop = at + STACK_SEARCHED;
+  for (; at < stop; at += sizeof(words)) {
+    size_t size = stop - at < sizeof(words) ? stop - at : sizeof(words);
+
+    if (read_memory(pid, at, words, size) != (ssize_t)size)
+      return true;
+    for (size_t i = 0; i < size / sizeof(words[0]); i++) {
+      if (words[i] >= start && words[i] < end)
+        return true;
+    }
+  }
+  return false;
+}
+
 /* A displacement of one byte. */
 static int64_t sign_extended(uint8_t byte)
 {
@@ -78,7 +111,8 @@ static int64_t sign_extended(uint8_t byte)
  * Follows the code behind a `syscall` to its `ret` through the few instructions that function ends
  * are made of. Fills rsp and rbp so that the `ret` takes its address from `frame`. The offset of
  * the stack pointer at the `ret` is counted from where it starts: rsp, or rbp after a `leave` or
- * `lea -N(%rbp), %rsp`.
+ * `lea -N(%rbp), %rsp`. In the latter case the stack stays the thread's own until there, for a
+ * handler that may have to run if the tracer dies before the signals are blocked.
  */
 static bool follow_epilogue(const uint8_t *code, size_t size, uint64_t frame, struct entry *entry)
 {
@@ -91,7 +125,7 @@ static bool follow_epilogue(const uint8_t *code, size_t size, uint64_t frame, st
     if (offset < -SIGFRAME_ROOM_BELOW || offset > SIGFRAME_ROOM_BELOW)
       return false;
     if (c[0] == 0xc3) { /* ret */
-      entry->rsp = from_rbp ? frame : frame - (uint64_t)offset;
+      entry->rsp = from_rbp ? 0 : frame - (uint64_t)offset;
       entry->rbp = from_rbp ? frame - (uint64_t)offset : 0;
       return true;
     }
@@ -190,9 +224,12 @@ static bool is_borrowed(const struct tracee *tracee, const struct range *stack)
          memcmp(mark, borrowed_mark, sizeof(mark)) == 0;
 }
 
-/* Are the pages at the low end of the stack unused: never touched, or marked and below the stack?
+/*
+ * Are the pages at the low end of the stack unused: never touched, or marked, below the stack, and
+ * with no frame that a handler will return through?
  */
-static bool stack_end_is_unused(const struct tracee *tracee, const struct range *stack)
+static bool stack_end_is_unused(const struct tracee *tracee, const struct proc_maps *maps,
+                                const struct range *stack)
 {
   uint64_t entries[REMOTE_FRAME_SIZE / 4096];
   char path[64];
@@ -211,30 +248,40 @@ static bool stack_end_is_unused(const struct tracee *tracee, const struct range 
   if (tracee->regs.rsp >= stack->start &&
       tracee->regs.rsp < stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE)
     return false;
-  return is_borrowed(tracee, stack);
+  return is_borrowed(tracee, stack) &&
+         !entry_stack_leads_to(tracee->pid, maps, tracee->regs.rsp, stack->start,
+                               stack->start + REMOTE_FRAME_SIZE);
 }
 
 /* Room for a signal frame at the low end of the stack, or 0. */
-static uint64_t borrow_stack(const struct tracee *tracee, const struct range *stack)
+static uint64_t borrow_stack(const struct tracee *tracee, const struct proc_maps *maps,
+                             const struct range *stack)
 {
   if (stack->end - stack->start < UINT64_C(4) * REMOTE_FRAME_SIZE ||
-      !stack_end_is_unused(tracee, stack) ||
+      !stack_end_is_unused(tracee, maps, stack) ||
       remote_mem(tracee->pid, stack->start, (void *)borrowed_mark, sizeof(borrowed_mark), true,
                  &(struct err){""}) < 0)
     return 0;
   return stack->start + SIGFRAME_ROOM_BELOW;
 }
 
+static bool is_in(const struct range *range, uint64_t address)
+{
+  return address >= range->start && address < range->end;
+}
+
 bool entry_find_return(const struct tracee *tracee, const struct proc_maps *maps,
                        struct user_regs_struct *regs)
 {
   struct layout layout;
+  struct range low;
   uint64_t frame, restorer;
 
   find_layout(maps, &layout);
   frame = layout.stack.start + SIGFRAME_ROOM_BELOW;
+  low = (struct range){layout.stack.start, frame + SIGFRAME_ROOM_BELOW + 17};
   /* No thread comes so near to the end of its stack and leaves the mark as it was. */
-  if (regs->rsp < layout.stack.start || regs->rsp > frame + SIGFRAME_ROOM_BELOW + 16 ||
+  if ((!is_in(&low, regs->rsp) && !(is_in(&layout.vdso, regs->rip) && is_in(&low, regs->rbp))) ||
       !is_borrowed(tracee, &layout.stack) ||
       read_memory(tracee->pid, frame, &restorer, sizeof(restorer)) != sizeof(restorer) ||
       !is_restorer(tracee->pid, &layout, restorer))
@@ -285,30 +332,37 @@ static int find_entry(pid_t pid, const struct layout *layout, uint64_t frame, ui
   return 0;
 }
 
-/* How many slots a remote mapping has whose code has this size, or 0. */
-static size_t slots_of(const struct range *code)
+/* How many slots the copy has that begins there, or 0: none does. */
+static size_t slots_of(pid_t pid, const struct range *range, const void *code, size_t size)
 {
-  for (size_t slots = 1; slots <= TRACEE_AT_ONCE; slots++) {
-    if (code->end - code->start == remote_code_size(slots))
-      return slots;
-  }
-  return 0;
+  uint8_t bytes[4096];
+  uint64_t slots;
+
+  if (range->end - range->start < sizeof(bytes) ||
+      read_memory(pid, range->start, bytes, sizeof(bytes)) != sizeof(bytes) ||
+      memcmp(bytes, code, size) != 0)
+    return 0;
+  memcpy(&slots, bytes + size, sizeof(slots));
+  return slots <= TRACEE_AT_ONCE ? slots : 0;
 }
 
 size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *code, size_t size,
                          struct remote_copy copies[], size_t room)
 {
   struct layout layout;
-  uint8_t bytes[4096];
   size_t found = 0;
 
   find_layout(maps, &layout);
-  for (size_t i = 0; i < layout.text_count && i < ARRAY_LEN(layout.text) && found < room; i++) {
-    const struct range *range = &layout.text[i];
+  for (size_t i = 0; i < layout.text_count && i < ARRAY_LEN(layout.text); i++) {
+    struct range range = layout.text[i];
+    size_t slots;
 
-    if (slots_of(range) && read_memory(pid, range->start, bytes, size) == (ssize_t)size &&
-        memcmp(bytes, code, size) == 0)
-      copies[found++] = (struct remote_copy){range->start, slots_of(range)};
+    /* The kernel makes one mapping of two that touch, before they have scratch memory. */
+    while (found < room && range.start < range.end &&
+           (slots = slots_of(pid, &range, code, size)) > 0) {
+      copies[found++] = (struct remote_copy){range.start, slots};
+      range.start += remote_size(slots);
+    }
   }
   return found;
 }
@@ -320,7 +374,7 @@ int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64
 
   find_layout(maps, &layout);
   *restorer = find_restorer(tracee->pid, &layout, *restorer);
-  return find_entry(tracee->pid, &layout, *restorer ? borrow_stack(tracee, &layout.stack) : 0,
+  return find_entry(tracee->pid, &layout, *restorer ? borrow_stack(tracee, maps, &layout.stack) : 0,
                     *restorer, entry, e);
 }
 

@@ -15,7 +15,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-extern const uint8_t trampoline_start[], trampoline_call[], trampoline_clone[], trampoline_end[];
+extern const uint8_t trampoline_start[], trampoline_call[], trampoline_clone[], trampoline_slots[],
+    trampoline_end[];
 
 uint64_t remote_offset(const uint8_t *label)
 {
@@ -328,9 +329,19 @@ static int map_slots(struct tracee *leader, uint64_t base, int64_t *result, stru
   }
 }
 
+/* The code page, which tells the next tracer how many slots there are. */
+static int write_trampoline(struct tracee *leader, uint64_t base, struct err *e)
+{
+  const uint64_t slots = leader->remote->slots;
+  uint8_t page[4096];
+
+  memcpy(page, trampoline_start, remote_offset(trampoline_end));
+  memcpy(page + remote_offset(trampoline_slots), &slots, sizeof(slots));
+  return tracee_write(leader, base, page, remote_offset(trampoline_end), e);
+}
+
 static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
 {
-  size_t code_size = remote_offset(trampoline_end);
   struct remote *remote = leader->remote;
   int64_t result;
 
@@ -340,7 +351,7 @@ static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
     errno = (int)-result;
     return err_sys(e, "pid %d: cannot map a trampoline page", leader->pid);
   }
-  if (tracee_write(leader, (uint64_t)result, trampoline_start, code_size, e) < 0)
+  if (write_trampoline(leader, (uint64_t)result, e) < 0)
     return -1;
   remote->base = (uint64_t)result;
   /* From the next call on the registers lead into the page: its frame must be there first. */
@@ -397,17 +408,17 @@ int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e)
   return begin(leader, base, 1, &maps, &(uint64_t){0}, e);
 }
 
-int tracee_begin_remote_known(struct tracee *leader, size_t threads, const struct proc_maps *maps,
+int tracee_begin_remote_known(struct tracee *threads, size_t count, const struct proc_maps *maps,
                               uint64_t *restorer, struct err *e)
 {
-  size_t slots = threads < TRACEE_AT_ONCE ? threads : TRACEE_AT_ONCE;
+  size_t slots = count < TRACEE_AT_ONCE ? count : TRACEE_AT_ONCE;
 
-  remote_set_options(leader);
-  if (begin(leader, 0, slots, maps, restorer, e) < 0)
+  remote_set_options(threads);
+  if (begin(threads, 0, slots, maps, restorer, e) < 0)
     return -1;
-  if (remote_unmap_copies(leader, maps, e) == 0)
+  if (remote_unmap_copies(threads, count, maps, e) == 0)
     return 0;
-  tracee_end_remote(leader, &(struct err){""});
+  tracee_end_remote(threads, &(struct err){""});
   return -1;
 }
 

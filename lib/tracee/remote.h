@@ -57,8 +57,12 @@ int remote_divert(struct tracee *tracee, struct user_regs_struct *regs, uint64_t
 /* A target under a seccomp filter may forbid our calls: the filter rests while we trace. */
 void remote_set_options(struct tracee *tracee);
 
-/* Unmaps what killed tracers left behind. All threads stand, and tracee_heal was there. */
-int remote_unmap_copies(struct tracee *leader, const struct proc_maps *maps, struct err *e);
+/*
+ * Unmaps what killed tracers left behind, but for what a handler of a thread returns to. All
+ * threads stand, and tracee_heal was there.
+ */
+int remote_unmap_copies(struct tracee *threads, size_t count, const struct proc_maps *maps,
+                        struct err *e);
 
 /* Lets the thread run (PTRACE_CONT, PTRACE_SYSCALL). */
 int remote_run(struct tracee *tracee, enum __ptrace_request request, struct err *e);
@@ -126,6 +130,13 @@ int remote_mem_at(int mem, uint64_t address, void *buffer, size_t size, bool wri
 bool entry_find_return(const struct tracee *tracee, const struct proc_maps *maps,
                        struct user_regs_struct *regs);
 
+/*
+ * Does a word of the stack, from its pointer on (1 MiB at most), lead to start..end? Then a handler
+ * may have interrupted its thread there, and returns to it. What cannot be read might.
+ */
+bool entry_stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp, uint64_t start,
+                          uint64_t end);
+
 /* The first `syscall` instruction of the process's vdso, where nothing heals. */
 int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);
 
@@ -139,8 +150,8 @@ int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64
                struct entry *entry, struct err *e);
 
 /*
- * Mappings of a size that the remote mapping's code can have, which begin with these bytes: what a
- * tracer that was killed left behind. Returns how many, at most `room`.
+ * Remote mappings that a tracer that was killed left behind: they begin with `size` bytes of code,
+ * behind which the number of their slots stands. Returns how many, at most `room`.
  */
 struct remote_copy {
   uint64_t base;

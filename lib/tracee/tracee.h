@@ -77,12 +77,12 @@ int tracee_heal(struct tracee *threads, size_t count, const struct proc_maps *ma
 
 /*
  * The same as tracee_begin_remote for a process whose threads all stand, are healed, and whose
- * mappings are known: what killed tracers left is unmapped, with room for as many of its threads
- * as are asked at once (1: of one at a time, which is all that tracee_begin_remote has). *restorer,
- * 0 at first, keeps for the next process what was found in this one: they often have the same C
- * library at the same place.
+ * mappings are known: what killed tracers left is unmapped, but for what a handler still returns
+ * to. There is room for as many of its threads as are asked at once (tracee_begin_remote: for one).
+ * *restorer, 0 at first, keeps for the next process what was found in this one: they often have the
+ * same C library at the same place.
  */
-int tracee_begin_remote_known(struct tracee *leader, size_t threads, const struct proc_maps *maps,
+int tracee_begin_remote_known(struct tracee *threads, size_t count, const struct proc_maps *maps,
                               uint64_t *restorer, struct err *e);
 int tracee_end_remote(struct tracee *leader, struct err *e);
 

@@ -39,8 +39,8 @@
     .endm
 
     .section .rodata
-    .globl trampoline_start, trampoline_call, trampoline_return, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
-    .hidden trampoline_start, trampoline_call, trampoline_return, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_end
+    .globl trampoline_start, trampoline_call, trampoline_return, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_slots, trampoline_end
+    .hidden trampoline_start, trampoline_call, trampoline_return, trampoline_clone, trampoline_batch, trampoline_ask, trampoline_slots, trampoline_end
 
 trampoline_start:
 trampoline_call:
@@ -80,6 +80,10 @@ trampoline_ask:
     movl    $200, %eax /* tkill */
     syscall
 1:  return
+
+    .balign 8
+trampoline_slots: /* how many the mapping has; filled in where it is mapped */
+    .quad   0
 trampoline_end:
 
     .section .note.GNU-stack, "", @progbits
