@@ -61,6 +61,24 @@ same_fingerprint() { fingerprint | cmp -s - "$tmp/before"; }
 has_snapshot() { [ -n "$(cat "/proc/$target/task/$target/children")" ]; }
 no_snapshot() { ! has_snapshot; }
 
+@test "the copy of a real-time program goes before nobody" {
+  run_detached web "$fixtures/mix" 16 0 50 small 0 "$tmp/beat"
+  eventually test -s "$tmp/beat"
+  target=$(pid_of web)
+  chrt --fifo --pid 1 "$target"
+  mkfifo "$tmp/go"
+  ckpt-load --root "$reg" web >"$tmp/go" 3>&- &
+  exec 4<"$tmp/go"
+  eventually has_snapshot
+  copy=$(cat "/proc/$target/task/$target/children")
+  eventually is_batch "$copy"
+  chrt --pid "$target" | grep -q 'SCHED_FIFO$'
+  cat <&4 >"$tmp/stream"
+  exec 4<&-
+  wait "$!"
+}
+is_batch() { chrt --pid "${1% }" | grep -q 'SCHED_BATCH$'; }
+
 @test "SIGKILL of ckpt-load while it copies leaves no child behind" {
   start 64
   fingerprint >"$tmp/before"

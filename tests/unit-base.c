@@ -1,17 +1,20 @@
-/* Errors, whole reads and writes, command lines. */
+/* Errors, whole reads and writes, command lines, scheduling. */
 #include "base/cleanup.h"
 #include "base/err.h"
 #include "base/io.h"
 #include "base/opt.h"
+#include "base/policy.h"
 #include "tap.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -450,6 +453,52 @@ static void test_help(void)
      "--version: %.*s", (int)strcspn(outcome.out, "\n"), outcome.out);
 }
 
+/* Scheduling. */
+
+/* Runs it in a process of the policy, and returns the policy that it has then. */
+static int policy_after(int policy, void (*change)(void))
+{
+  const struct sched_param none = {0};
+  pid_t child = fork();
+  int status;
+
+  if (child == 0) {
+    if (sched_setscheduler(0, policy, &none) < 0)
+      _exit(255);
+    change();
+    _exit(sched_getscheduler(0) & ~SCHED_RESET_ON_FORK);
+  }
+  return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status)
+                                                                               : -1;
+}
+
+static void hurry_and_calm(void)
+{
+  struct policy before;
+
+  policy_hurry(&before);
+  policy_calm(&before);
+}
+
+static void hurry_for_a_while(void)
+{
+  const struct rlimit microseconds = {1000000, 1000000};
+  struct policy before;
+
+  setrlimit(RLIMIT_RTTIME, &microseconds);
+  policy_hurry(&before);
+}
+
+static void test_policies(void)
+{
+  ok(policy_after(SCHED_OTHER, policy_batch) == SCHED_BATCH, "a stage takes its turn");
+  ok(policy_after(SCHED_IDLE, policy_batch) == SCHED_IDLE, "unless it was told to be idle");
+  ok(policy_after(SCHED_OTHER, hurry_and_calm) == SCHED_OTHER, "it hurries, and no longer");
+  ok(policy_after(SCHED_BATCH, hurry_and_calm) == SCHED_BATCH, "as a batch process, too");
+  ok(policy_after(SCHED_OTHER, hurry_for_a_while) == SCHED_OTHER,
+     "not real-time where that is limited");
+}
+
 int main(void)
 {
   test_errors();
@@ -466,5 +515,6 @@ int main(void)
   test_wrong_usage();
   test_wrong_numbers();
   test_help();
+  test_policies();
   return done_testing();
 }

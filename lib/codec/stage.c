@@ -1,6 +1,7 @@
 #include "codec/stage.h"
 
 #include "base/cleanup.h"
+#include "base/policy.h"
 #include "stream/stats.h"
 
 static void reader_cleanup(struct stream_reader **reader)
@@ -24,6 +25,7 @@ int stage_run(const struct stage_options *options, stage_work *work, void *conte
 
   if (!reader || !writer)
     return -1;
+  policy_batch();
   if (options->splice)
     stream_writer_trust_reader(writer);
   if (work(context, reader, writer, e) < 0)

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/policy.h"
 #include "container/cgroup.h"
 #include "dump/capture.h"
 #include "dump/keeper.h"
@@ -14,7 +15,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -235,45 +235,9 @@ struct taking {
   struct capture *capture;
   struct stream_writer *writer;
   struct keeper keeper; /* when there are to be snapshots */
-  int policy, nice;     /* ours, before we hurried */
-  struct sched_param priority;
+  struct policy before; /* we hurried */
   double pause;
 };
-
-static bool is_real_time(int policy)
-{
-  policy &= ~SCHED_RESET_ON_FORK;
-  return policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE;
-}
-
-/*
- * While all wait for us, and we for threads of the tree, we go before others if we may: as a real
- * time program, so that none that we wake takes our processor from us, or else by our nice value.
- */
-static void hurry(struct taking *taking)
-{
-  const struct sched_param lowest = {.sched_priority = 1};
-  struct rlimit limit;
-
-  taking->policy = sched_getscheduler(0);
-  sched_getparam(0, &taking->priority);
-  taking->nice = getpriority(PRIO_PROCESS, 0);
-  if (is_real_time(taking->policy))
-    return; /* before others already */
-  /* Who may be real-time for a while only would be killed. */
-  if (getrlimit(RLIMIT_RTTIME, &limit) < 0 || limit.rlim_cur != RLIM_INFINITY ||
-      sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest) < 0)
-    setpriority(PRIO_PROCESS, 0, -20);
-}
-
-/* Who has no CAP_SYS_NICE keeps the flag: sched(7). It does no harm. */
-static void calm(const struct taking *taking)
-{
-  if (is_real_time(taking->policy))
-    return;
-  sched_setscheduler(0, taking->policy | SCHED_RESET_ON_FORK, &taking->priority);
-  setpriority(PRIO_PROCESS, 0, taking->nice);
-}
 
 /* While it stands: copies on write, and what they lack. Without them, 1: it stands for longer. */
 static int take_snapshots(struct taking *taking, struct err *e)
@@ -355,7 +319,8 @@ static int write_stream(struct taking *taking, bool snapshots, int out_fd, struc
 
   if (early && resume(taking, e) < 0)
     return -1;
-  calm(taking);
+  policy_calm(&taking->before);
+  policy_batch();
   if (capture_memory(capture, true, e) < 0 || capture_inherited(capture, e) < 0)
     return -1;
   if (capture_write_state(capture, taking->writer, e) < 0 ||
@@ -397,7 +362,7 @@ static int take(struct taking *taking, int out_fd, struct err *e)
   int result;
 
   warm_memory(taking->capture);
-  hurry(taking);
+  policy_hurry(&taking->before);
   result = take_state(taking, e);
 
   if (result < 0) {

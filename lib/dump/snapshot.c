@@ -6,6 +6,7 @@
 #include "proc/pagemap.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
 
 enum { SPARE_MEMORY = 64 << 20, SPARE_PIDS = 2 };
@@ -98,6 +99,14 @@ static bool is_whole(const struct source *source)
          !is_wiped(source);
 }
 
+/* A stage like ours, whatever its process is: a real-time one's would be in that one's way. */
+static void be_batch(const struct tracee *snapshot)
+{
+  const struct sched_param none = {0};
+
+  sched_setscheduler(snapshot->tid, SCHED_BATCH, &none);
+}
+
 int snapshot_take(struct capture *capture, const struct keeper *keeper, struct err *e)
 {
   for (size_t i = 0; i < capture->source_count; i++) {
@@ -114,6 +123,7 @@ int snapshot_take(struct capture *capture, const struct keeper *keeper, struct e
       snapshot_drop(capture);
       return -1;
     }
+    be_batch(&source->snapshot);
     source->whole = !source->mapped && is_whole(source);
   }
   return 0;

@@ -1,5 +1,6 @@
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/policy.h"
 #include "image/ahead.h"
 #include "image/cache.h"
 #include "image/image.h"
@@ -338,6 +339,7 @@ int image_read(const char *path, enum image_cache cache, bool splice, int out_fd
   struct stream_writer *writer;
   int result;
 
+  policy_batch();
   if (open_image(&reader, cache, e) < 0)
     return -1;
   writer = stream_writer_new(out_fd, &reader.header, e);

@@ -12,10 +12,10 @@ enum {
   ALIGNMENT = 4096,
   FULL = 4 << 20,                    /* a buffer is written when it holds this much */
   BUFFER = FULL + 2 * STAGING_PIECE, /* and may hold a last piece beyond it */
-  BUFFERS = 6,                       /* one is filled while two are written */
+  BUFFERS = FLIGHT_WRITES, /* one is filled; they take what comes while a sync is under way */
   MAP_SIZE = 28 << 20,
   SYNC_TAG = BUFFERS,
-  SYNC_EVERY = 16 << 20,
+  SYNC_EVERY = 64 << 20,
   RESERVE = 64 << 20,
 };
 

@@ -1,5 +1,6 @@
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "base/policy.h"
 #include "image/image.h"
 #include "image/names.h"
 #include "image/staging.h"
@@ -331,6 +332,7 @@ int image_write(const struct image_options *options, int in_fd, struct err *e)
   bool catching;
   int result = -1;
 
+  policy_batch();
   catching = writer.pages_path && catch_signals(&writer, e) == 0;
   if (catching)
     result = write_image(&writer, in_fd, &totals, e);
