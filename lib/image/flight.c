@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <string.h>
 #ifdef HAVE_LIBURING
 #include <liburing.h>
@@ -221,6 +220,20 @@ int flight_write(struct flight *flight, unsigned tag, const void *data, size_t s
 int flight_sync(struct flight *flight, unsigned tag, struct err *e)
 {
   return start(flight, &(struct task){.tag = tag}, e);
+}
+
+bool flight_has_ended(struct flight *flight)
+{
+  bool ended;
+
+#ifdef HAVE_LIBURING
+  if (flight->has_ring)
+    return io_uring_cq_ready(&flight->ring) > 0;
+#endif
+  pthread_mutex_lock(&flight->lock);
+  ended = flight->done.count > 0;
+  pthread_mutex_unlock(&flight->lock);
+  return ended;
 }
 
 int flight_wait(struct flight *flight, unsigned *tag, int64_t *result, struct err *e)

@@ -7,6 +7,7 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,9 @@ void flight_free(struct flight *flight);
 int flight_write(struct flight *flight, unsigned tag, const void *data, size_t size,
                  uint64_t offset, struct err *e);
 int flight_sync(struct flight *flight, unsigned tag, struct err *e);
+
+/* Has one ended, so that flight_wait would not wait? */
+bool flight_has_ended(struct flight *flight);
 
 /* Waits for one that has ended: its tag, and bytes written or a negative errno. */
 int flight_wait(struct flight *flight, unsigned *tag, int64_t *result, struct err *e);

@@ -182,18 +182,29 @@ static int wait_one(struct staging *staging, struct err *e)
   return take_result(staging, tag, result, e);
 }
 
+/* The first that is free: those behind it are never touched if the disk is fast. BUFFERS: none. */
+static unsigned free_buffer(const struct staging *staging)
+{
+  unsigned i = 0;
+
+  while (i < BUFFERS && (staging->buffers[i].size || i == staging->filling))
+    i++;
+  return i;
+}
+
 /* Starts to write the whole pages of the buffer; the rest begins another one. */
 static int hand_over(struct staging *staging, struct err *e)
 {
   unsigned which = staging->filling;
-  unsigned next = (which + 1) % BUFFERS;
+  unsigned next;
   struct buffer *full = &staging->buffers[which];
   size_t size = staging->filled & ~(size_t)(ALIGNMENT - 1);
 
-  while (staging->buffers[next].size) {
+  while (flight_has_ended(staging->flight) || free_buffer(staging) == BUFFERS) {
     if (wait_one(staging, e) < 0)
       return -1;
   }
+  next = free_buffer(staging);
   memcpy(staging->buffers[next].data, full->data + size, staging->filled - size);
   full->size = size;
   full->written = 0;
