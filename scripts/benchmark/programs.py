@@ -25,11 +25,13 @@ def run(*command, **more):
 
 
 def pipeline(*commands):
-    """As if typed by hand: seconds, and each program's own memory and CPU time."""
+    """As if typed by hand: seconds until all is out and until all have ended, and each program's own
+    memory and CPU time."""
     start = time.monotonic()
-    programs = {}
-    for command, process in zip(commands, started(commands)):
+    programs, result = {}, {}
+    for command, process in reversed(list(zip(commands, started(commands)))):
         _, status, usage = os.wait4(process.pid, 0)
+        result.setdefault("out", time.monotonic() - start)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError("%s: status %d" % (command[0], process.returncode))
@@ -37,7 +39,8 @@ def pipeline(*commands):
         program = programs.setdefault(os.path.basename(command[0]), {"resident": 0, "cpu": 0})
         program["resident"] = max(program["resident"], usage.ru_maxrss * 1024)
         program["cpu"] += usage.ru_utime + usage.ru_stime
-    return {"wall": time.monotonic() - start, "programs": programs}
+    return {**result, "wall": time.monotonic() - start,
+            "programs": dict(reversed(programs.items()))}
 
 
 def started(commands):
