@@ -6,7 +6,6 @@
 
 int main(int argc, char **argv)
 {
-  uint64_t stats_fd = UINT64_MAX;
   struct stage_options options = {
       .stage = "ckpt-compress",
       .in_fd = STDIN_FILENO,
@@ -17,7 +16,7 @@ int main(int argc, char **argv)
   uint8_t codec;
   const struct opt table[] = {
       {"algorithm", OPT_STRING, &algorithm, "NAME", "none, flate-best-speed (default) or lz4"},
-      {"stats-fd", OPT_UINT, &stats_fd, "N", "write a summary line to descriptor N"},
+      {"stats-fd", OPT_FD, &options.stats_fd, "N", "write a summary line to descriptor N"},
       {"splice", OPT_BOOL, &options.splice, NULL, "the stages behind are ours: share pages"},
       {0},
   };
@@ -34,8 +33,6 @@ int main(int argc, char **argv)
   if (codec_by_name(algorithm) < 0)
     opt_usage(&command, "invalid checkpoint compression type \"%s\"", algorithm);
   codec = (uint8_t)codec_by_name(algorithm);
-  if (stats_fd <= INT32_MAX)
-    options.stats_fd = (int)stats_fd;
   if (pool_run(&options, &filter_compress, &codec, &e) < 0)
     die(EXIT_FAILED, &e);
   return EXIT_DONE;

@@ -11,7 +11,7 @@
 
 struct flags {
   const char *registry, *snapshot;
-  uint64_t pid, commit_fd, stats_fd;
+  uint64_t pid;
   bool check, json;
 };
 
@@ -59,8 +59,8 @@ static int run(const struct flags *flags, const struct dump_options *options, st
 
 int main(int argc, char **argv)
 {
-  struct dump_options options = {0};
-  struct flags flags = {.snapshot = "auto", .commit_fd = UINT64_MAX, .stats_fd = UINT64_MAX};
+  struct dump_options options = {.commit_fd = -1, .stats_fd = -1};
+  struct flags flags = {.snapshot = "auto"};
   const struct opt table[] = {
       {"pid", OPT_UINT, &flags.pid, "N", "the tree under process N instead of a container's"},
       {"root", OPT_STRING, &flags.registry, "DIR", "the registry of containers"},
@@ -72,8 +72,8 @@ int main(int argc, char **argv)
        "take along what a container has changed on its root file system"},
       {"check", OPT_BOOL, &flags.check, NULL, "list what stands against it; touch nothing"},
       {"json", OPT_BOOL, &flags.json, NULL, "with --check: as JSON"},
-      {"commit-fd", OPT_UINT, &flags.commit_fd, "N", "a byte from descriptor N commits"},
-      {"stats-fd", OPT_UINT, &flags.stats_fd, "N", "write a summary line to descriptor N"},
+      {"commit-fd", OPT_FD, &options.commit_fd, "N", "a byte from descriptor N commits"},
+      {"stats-fd", OPT_FD, &options.stats_fd, "N", "write a summary line to descriptor N"},
       {"splice", OPT_BOOL, &options.splice, NULL, "the stages behind are ours: share pages"},
       {0},
   };
@@ -98,8 +98,6 @@ int main(int argc, char **argv)
   options.snapshot = (enum snapshot_mode)snapshot_by_name(flags.snapshot);
   if (!flags.check && isatty(STDOUT_FILENO))
     opt_usage(&command, "the stream does not go to a terminal");
-  options.commit_fd = flags.commit_fd > INT32_MAX ? -1 : (int)flags.commit_fd;
-  options.stats_fd = flags.stats_fd > INT32_MAX ? -1 : (int)flags.stats_fd;
   if (flags.pid)
     snprintf(name, sizeof(name), "pid %d", (int)flags.pid);
   else

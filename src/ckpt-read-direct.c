@@ -10,13 +10,13 @@ int main(int argc, char **argv)
   const char *path = NULL;
   const char *direct = NULL;
   enum image_cache cache = IMAGE_CACHE_AUTO;
-  uint64_t stats_fd = UINT64_MAX;
+  int stats_fd = -1;
   bool splice = false;
   const struct opt table[] = {
       {"image-path", OPT_STRING, &path, "DIR", "the directory of the image"},
       {"direct", OPT_WORD, &direct, "BOOL",
        "read past the page cache (default: by what is cached)"},
-      {"stats-fd", OPT_UINT, &stats_fd, "N", "write a summary line to descriptor N"},
+      {"stats-fd", OPT_FD, &stats_fd, "N", "write a summary line to descriptor N"},
       {"splice", OPT_BOOL, &splice, NULL, "the stages behind are ours: share pages"},
       {0},
   };
@@ -37,8 +37,7 @@ int main(int argc, char **argv)
     cache = IMAGE_CACHE_DIRECT;
   else if (direct)
     opt_usage(&command, "--direct: \"%s\" is neither true nor false", direct);
-  if (image_read(path, cache, splice, STDOUT_FILENO, stats_fd > INT32_MAX ? -1 : (int)stats_fd,
-                 &e) < 0)
+  if (image_read(path, cache, splice, STDOUT_FILENO, stats_fd, &e) < 0)
     die(EXIT_FAILED, &e);
   return EXIT_DONE;
 }

@@ -7,7 +7,6 @@
 
 int main(int argc, char **argv)
 {
-  uint64_t stats_fd = UINT64_MAX;
   struct stage_options options = {
       .stage = "ckpt-scan-zero",
       .in_fd = STDIN_FILENO,
@@ -15,7 +14,7 @@ int main(int argc, char **argv)
       .stats_fd = -1,
   };
   const struct opt table[] = {
-      {"stats-fd", OPT_UINT, &stats_fd, "N", "write a summary line to descriptor N"},
+      {"stats-fd", OPT_FD, &options.stats_fd, "N", "write a summary line to descriptor N"},
       {"splice", OPT_BOOL, &options.splice, NULL, "the stages behind are ours: share pages"},
       {0},
   };
@@ -29,8 +28,6 @@ int main(int argc, char **argv)
 
   if (opt_parse(&command, argc, argv) != argc)
     opt_usage(&command, "takes no operands");
-  if (stats_fd <= INT32_MAX)
-    options.stats_fd = (int)stats_fd;
   if (scan_run(&options, &e) < 0)
     die(EXIT_FAILED, &e);
   return EXIT_DONE;

@@ -8,11 +8,10 @@
 int main(int argc, char **argv)
 {
   struct image_options options = {.stats_fd = -1};
-  uint64_t stats_fd = UINT64_MAX;
   const struct opt table[] = {
       {"image-path", OPT_STRING, &options.path, "DIR", "the directory of the new image"},
       {"direct", OPT_BOOL, &options.direct, NULL, "write past the page cache (O_DIRECT)"},
-      {"stats-fd", OPT_UINT, &stats_fd, "N", "write a summary line to descriptor N"},
+      {"stats-fd", OPT_FD, &options.stats_fd, "N", "write a summary line to descriptor N"},
       {0},
   };
   const struct command command = {
@@ -26,8 +25,6 @@ int main(int argc, char **argv)
     opt_usage(&command, "takes no operands");
   if (!options.path)
     opt_usage(&command, "image-path flag must be provided");
-  if (stats_fd <= INT32_MAX)
-    options.stats_fd = (int)stats_fd;
   /* A file that may not grow is an error like any other. */
   signal(SIGXFSZ, SIG_IGN);
   if (image_write(&options, STDIN_FILENO, &e) < 0)

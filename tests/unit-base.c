@@ -239,6 +239,7 @@ struct parsed {
   const char *path, *stats;
   bool flag, other;
   uint64_t number;
+  int fd;
   struct opt_list list;
 };
 
@@ -251,6 +252,8 @@ static void tell(const struct parsed *parsed, int argc, char **argv, int first)
   for (size_t i = 0; i < parsed->list.count; i++)
     printf("%s%s", i ? "," : "", parsed->list.items[i]);
   printf("]");
+  if (parsed->fd >= 0)
+    printf(" fd %d", parsed->fd);
   for (int i = first; i < argc; i++)
     printf(" %s", argv[i]);
   fflush(stdout);
@@ -258,7 +261,7 @@ static void tell(const struct parsed *parsed, int argc, char **argv, int first)
 
 static _Noreturn void parse(bool stop, int argc, char **argv)
 {
-  struct parsed parsed = {.other = true, .number = 5};
+  struct parsed parsed = {.other = true, .number = 5, .fd = -1};
   const struct opt options[] = {
       {"image-path", OPT_STRING, &parsed.path, "DIR", "where"},
       {"n", OPT_STRING, &parsed.path, "DIR", "one letter"},
@@ -266,6 +269,7 @@ static _Noreturn void parse(bool stop, int argc, char **argv)
       {"flag", OPT_BOOL, &parsed.flag, NULL, "on"},
       {"other", OPT_BOOL, &parsed.other, NULL, "off"},
       {"number", OPT_UINT, &parsed.number, "N", "how many"},
+      {"fd", OPT_FD, &parsed.fd, "N", "where to"},
       {"stage", OPT_LIST, &parsed.list, "NAME=PROGRAM", "a program of one's own for a stage"},
       {NULL, OPT_BOOL, NULL, NULL, NULL},
   };
@@ -436,6 +440,16 @@ static void test_wrong_numbers(void)
   refuse("--number=", "--number: \"\" is not a number");
 }
 
+static void test_descriptors(void)
+{
+  struct outcome outcome = run(false, "--fd 2 a");
+
+  ok(outcome.status == 0 && strstr(outcome.out, "fd 2"), "an open descriptor: %s", outcome.out);
+  refuse("--fd -1", "--fd: \"-1\" is not a number");
+  refuse("--fd 999999", "--fd: 999999 is not an open descriptor");
+  refuse("--fd 4294967297", "--fd: 4294967297 is not an open descriptor");
+}
+
 static void test_help(void)
 {
   static const char *const lines[] = {"--help", "-help", "-h", "a --flag --help --no"};
@@ -514,6 +528,7 @@ int main(void)
   test_operands();
   test_wrong_usage();
   test_wrong_numbers();
+  test_descriptors();
   test_help();
   test_policies();
   return done_testing();

@@ -3,7 +3,8 @@
 #include "base/err.h"
 
 #include <errno.h>
-#include <inttypes.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -70,7 +71,7 @@ static void set_bool(const struct command *command, const struct opt *o, const c
     opt_usage(command, "--%s: \"%s\" is neither true nor false", o->name, value);
 }
 
-static void set_uint(const struct command *command, const struct opt *o, const char *value)
+static uint64_t number_of(const struct command *command, const struct opt *o, const char *value)
 {
   char *end;
   unsigned long long number;
@@ -79,7 +80,16 @@ static void set_uint(const struct command *command, const struct opt *o, const c
   number = strtoull(value, &end, 10);
   if (errno || *end || value[0] < '0' || value[0] > '9')
     opt_usage(command, "--%s: \"%s\" is not a number", o->name, value);
-  *(uint64_t *)o->value = number;
+  return number;
+}
+
+static void set_fd(const struct command *command, const struct opt *o, const char *value)
+{
+  uint64_t number = number_of(command, o, value);
+
+  if (number > INT_MAX || fcntl((int)number, F_GETFD) < 0)
+    opt_usage(command, "--%s: %s is not an open descriptor", o->name, value);
+  *(int *)o->value = (int)number;
 }
 
 static void add_to_list(const struct command *command, const struct opt *o, const char *value)
@@ -106,7 +116,10 @@ static void set_option(const struct command *command, const struct opt *o, const
     *(const char **)o->value = value;
     break;
   case OPT_UINT:
-    set_uint(command, o, value);
+    *(uint64_t *)o->value = number_of(command, o, value);
+    break;
+  case OPT_FD:
+    set_fd(command, o, value);
     break;
   case OPT_LIST:
     add_to_list(command, o, value);

@@ -10,6 +10,7 @@ enum opt_kind {
   OPT_STRING, /* const char **: the last one given */
   OPT_BOOL,   /* bool * */
   OPT_UINT,   /* uint64_t *: decimal */
+  OPT_FD,     /* int *: the number of an open descriptor */
   OPT_WORD,   /* const char **: the value is optional and only --name=value gives it; "" without */
   OPT_LIST,   /* struct opt_list *: each time one more */
 };

@@ -2,6 +2,8 @@
 
 #include <stdbool.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static bool is_real_time(int policy)
 {
@@ -41,4 +43,16 @@ void policy_batch(void)
 
   if (policy >= 0 && (policy & ~flag) == SCHED_OTHER)
     sched_setscheduler(0, SCHED_BATCH | flag, &none);
+}
+
+int policy_get(pid_t tid, struct policy_attributes *attributes)
+{
+  *attributes = (struct policy_attributes){0};
+  return (int)syscall(SYS_sched_getattr, tid, attributes, sizeof(*attributes), 0);
+}
+
+int policy_set(pid_t tid, struct policy_attributes *attributes)
+{
+  attributes->size = sizeof(*attributes);
+  return (int)syscall(SYS_sched_setattr, tid, attributes, 0);
 }

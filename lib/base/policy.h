@@ -4,6 +4,8 @@
 #define CKPT_BASE_POLICY_H
 
 #include <sched.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 /* What we were before we hurried. */
 struct policy {
@@ -18,8 +20,10 @@ struct policy {
  */
 void policy_hurry(struct policy *before);
 
-/* As it was. Who has no CAP_SYS_NICE keeps the flag that children do not inherit it; it does no
- * harm. */
+/*
+ * As it was. Who has no CAP_SYS_NICE keeps the flag that children do not inherit it; it does no
+ * harm.
+ */
 void policy_calm(const struct policy *before);
 
 /*
@@ -28,5 +32,19 @@ void policy_calm(const struct policy *before);
  * each frame. A policy that was chosen for us stays.
  */
 void policy_batch(void);
+
+/* What sched_getattr(2) and sched_setattr(2) take, as the kernel has it. */
+struct policy_attributes {
+  uint32_t size;
+  uint32_t policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t runtime, deadline, period; /* ns */
+};
+
+/* Those of a thread. Return 0, or -1 with errno set; policy_set fills in the size. */
+int policy_get(pid_t tid, struct policy_attributes *attributes);
+int policy_set(pid_t tid, struct policy_attributes *attributes);
 
 #endif

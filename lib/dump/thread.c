@@ -1,5 +1,6 @@
 /* One thread. */
 #include "base/cleanup.h"
+#include "base/policy.h"
 #include "dump/capture.h"
 #include "tracee/signals.h"
 
@@ -16,22 +17,13 @@
 
 enum { IOPRIO_WHO_PROCESS = 1, AFFINITY_SIZE = 1024 };
 
-struct sched_attributes {
-  uint32_t size;
-  uint32_t policy;
-  uint64_t flags;
-  int32_t nice;
-  uint32_t priority;
-  uint64_t runtime, deadline, period;
-};
-
 static int take_scheduling(pid_t tid, struct thread *thread, struct err *e)
 {
-  struct sched_attributes attributes = {.size = sizeof(attributes)};
+  struct policy_attributes attributes;
   uint8_t mask[AFFINITY_SIZE];
   long size;
 
-  if (syscall(SYS_sched_getattr, tid, &attributes, sizeof(attributes), 0) < 0)
+  if (policy_get(tid, &attributes) < 0)
     return err_sys(e, "scheduling policy");
   thread->policy = (int32_t)attributes.policy;
   thread->sched_flags = (uint32_t)attributes.flags;

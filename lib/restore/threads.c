@@ -2,6 +2,7 @@
 #include "restore/rebuild.h"
 
 #include "base/io.h"
+#include "base/policy.h"
 #include "restore/batch.h"
 
 #include <elf.h>
@@ -47,20 +48,9 @@ int rebuild_threads(struct rebuild *rebuild, struct rebuilt *which, struct err *
   return 0;
 }
 
-/* sched_setattr(2)'s argument, as the kernel has it. */
-struct sched_attributes {
-  uint32_t size;
-  uint32_t policy;
-  uint64_t flags;
-  int32_t nice;
-  uint32_t priority;
-  uint64_t runtime, deadline, period;
-};
-
 static int set_scheduling(const struct thread *thread, pid_t tid, struct err *e)
 {
-  struct sched_attributes attributes = {
-      .size = sizeof(attributes),
+  struct policy_attributes attributes = {
       .policy = (uint32_t)thread->policy,
       .flags = thread->sched_flags,
       .nice = thread->nice,
@@ -70,7 +60,7 @@ static int set_scheduling(const struct thread *thread, pid_t tid, struct err *e)
       .period = thread->sched_period,
   };
 
-  if (syscall(SYS_sched_setattr, tid, &attributes, 0) < 0)
+  if (policy_set(tid, &attributes) < 0)
     return err_sys(e, "scheduling policy");
   if (thread->affinity.size &&
       sched_setaffinity(tid, thread->affinity.size, (const cpu_set_t *)thread->affinity.data) < 0)
