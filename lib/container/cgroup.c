@@ -53,9 +53,12 @@ static bool is_hierarchy(const struct proc_mount *mount, const char *controllers
   return strcmp(mount->type, "cgroup") == 0 && has_word(mount->options, first);
 }
 
-/* The directory of a group; NULL with errno 0 when its hierarchy is not mounted here. */
+/*
+ * The directory of a group, and how much of its path is that of the mount; NULL with errno 0 when
+ * its hierarchy is not mounted here.
+ */
 static char *directory_of(const struct membership *membership, const struct proc_mounts *mounts,
-                          struct err *e)
+                          size_t *top, struct err *e)
 {
   for (size_t i = 0; i < mounts->count; i++) {
     const struct proc_mount *mount = &mounts->items[i];
@@ -63,8 +66,12 @@ static char *directory_of(const struct membership *membership, const struct proc
 
     /* A part of the hierarchy may be all that is mounted. */
     if (is_hierarchy(mount, membership->controllers) &&
-        strncmp(membership->path, mount->root, length) == 0)
-      return io_format(e, "%s%s", mount->point, membership->path + length);
+        strncmp(membership->path, mount->root, length) == 0) {
+      const char *below = membership->path + length;
+
+      *top = strlen(mount->point);
+      return io_format(e, "%s%s", mount->point, strcmp(below, "/") == 0 ? "" : below);
+    }
   }
   errno = 0;
   return NULL;
@@ -110,11 +117,12 @@ int cgroup_find(pid_t pid, char **path, struct err *e)
   for (char *line = strsep(&rest, "\n"); line && *line; line = strsep(&rest, "\n")) {
     struct membership membership;
     char *directory;
+    size_t top;
 
     if (is_common(own, line) || !parse_membership(line, &membership) ||
         rank(membership.controllers) <= best)
       continue;
-    directory = directory_of(&membership, &mounts, e);
+    directory = directory_of(&membership, &mounts, &top, e);
     if (!directory && errno)
       return -1;
     if (!directory)
@@ -122,6 +130,29 @@ int cgroup_find(pid_t pid, char **path, struct err *e)
     best = rank(membership.controllers);
     free(*path);
     *path = directory;
+  }
+  return 0;
+}
+
+int cgroup_directory(pid_t pid, const char *controller, char **path, size_t *top, struct err *e)
+{
+  CLEANUP(proc_mounts_free) struct proc_mounts mounts = {0};
+  AUTO_FREE char *theirs = NULL;
+  char *rest;
+
+  *path = NULL;
+  if (proc_text(pid, "cgroup", &theirs, NULL, e) != 0 ||
+      proc_mounts_read(getpid(), &mounts, e) != 0)
+    return -1;
+  rest = theirs;
+  for (char *line = strsep(&rest, "\n"); line && *line; line = strsep(&rest, "\n")) {
+    struct membership membership;
+
+    if (!parse_membership(line, &membership) ||
+        !(*controller ? has_word(membership.controllers, controller) : !*membership.controllers))
+      continue;
+    *path = directory_of(&membership, &mounts, top, e);
+    return *path || errno == 0 ? 0 : -1;
   }
   return 0;
 }
@@ -270,10 +301,11 @@ int cgroup_join(pid_t pid, pid_t other, struct err *e)
     struct membership membership;
     AUTO_FREE char *directory = NULL;
     AUTO_FREE char *file = NULL;
+    size_t top;
 
     if (has_line(ours, line) || !parse_membership(line, &membership))
       continue;
-    directory = directory_of(&membership, &mounts, e);
+    directory = directory_of(&membership, &mounts, &top, e);
     if (!directory && errno == 0)
       continue; /* not mounted */
     file = directory ? io_format(e, "%s/cgroup.procs", directory) : NULL;

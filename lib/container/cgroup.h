@@ -18,6 +18,12 @@
  */
 int cgroup_find(pid_t pid, char **path, struct err *e);
 
+/*
+ * The directory of the process's group in the hierarchy of a controller, "" for v2's; its first
+ * *top bytes are the mount's. *path is the caller's to free; NULL when there is no such hierarchy.
+ */
+int cgroup_directory(pid_t pid, const char *controller, char **path, size_t *top, struct err *e);
+
 /* Every process in the group and the groups below it. One that is gone has none. */
 int cgroup_members(const char *path, struct proc_list *members, struct err *e);
 

@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "container/cgroup.h"
 #include "proc/proc.h"
 #include "state/model.h"
 
@@ -27,66 +28,6 @@ static const struct kind {
      false},
     {"pids", "pids.max", "pids.current", {NULL}, true},
 };
-
-/* Is `word` one of the list's, which commas separate? */
-static bool lists(const char *list, const char *word)
-{
-  size_t length = strlen(word);
-
-  for (const char *at = list; (at = strstr(at, word)); at++) {
-    if ((at == list || at[-1] == ',') && (at[length] == '\0' || at[length] == ','))
-      return true;
-  }
-  return false;
-}
-
-/* Where a hierarchy is mounted, and which of its directories is seen there. */
-static bool find_mount(const char *controller, char point[PATH_MAX], char root[PATH_MAX])
-{
-  AUTO_FCLOSE FILE *mounts = fopen("/proc/self/mountinfo", "re");
-  AUTO_FREE char *line = NULL;
-  size_t room = 0;
-
-  while (mounts && getline(&line, &room, mounts) > 0) {
-    const char *tail = strstr(line, " - ");
-    char type[32];
-    char options[1024];
-
-    if (!tail || sscanf(tail, " - %31s %*s %1023s", type, options) != 2 ||
-        sscanf(line, "%*s %*s %*s %4095s %4095s", root, point) != 2)
-      continue;
-    if (controller[0] ? strcmp(type, "cgroup") == 0 && lists(options, controller)
-                      : strcmp(type, "cgroup2") == 0)
-      return true;
-  }
-  return false;
-}
-
-/* The process's directory in a hierarchy, from /proc/PID/cgroup: "4:memory:/path", "0::/path". */
-static bool find_path(const char *text, const char *controller, char path[PATH_MAX])
-{
-  for (const char *line = text; line && *line; line = strchr(line, '\n')) {
-    char names[256] = "";
-    const char *colon, *second;
-    size_t length;
-
-    line += *line == '\n';
-    colon = strchr(line, ':');
-    second = colon ? strchr(colon + 1, ':') : NULL;
-    if (!second || (size_t)(second - colon) > sizeof(names))
-      return false;
-    memcpy(names, colon + 1, (size_t)(second - colon - 1));
-    length = strcspn(second + 1, "\n");
-    if (length >= PATH_MAX)
-      return false;
-    if (controller[0] ? !lists(names, controller) : names[0] != '\0')
-      continue;
-    memcpy(path, second + 1, length);
-    path[length] = '\0';
-    return true;
-  }
-  return false;
-}
 
 static bool read_number(const char *directory, const char *name, uint64_t *value)
 {
@@ -159,19 +100,14 @@ static int add_place(struct headroom_places *places, const struct kind *kind, co
 }
 
 /* From the process's group up to the top of what is mounted. */
-static int find_hierarchy(struct headroom_places *places, const char *cgroups,
-                          const struct kind *kind, struct err *e)
+static int find_hierarchy(struct headroom_places *places, pid_t pid, const struct kind *kind,
+                          struct err *e)
 {
-  char point[PATH_MAX], root[PATH_MAX], path[PATH_MAX], directory[2 * PATH_MAX];
-  const char *below = path;
+  AUTO_FREE char *directory = NULL;
   size_t top;
 
-  if (!find_path(cgroups, kind->controller, path) || !find_mount(kind->controller, point, root))
-    return 0;
-  if (strcmp(root, "/") != 0 && strncmp(path, root, strlen(root)) == 0)
-    below = path + strlen(root);
-  snprintf(directory, sizeof(directory), "%s%s", point, strcmp(below, "/") == 0 ? "" : below);
-  top = strlen(point);
+  if (cgroup_directory(pid, kind->controller, &directory, &top, e) < 0)
+    return -1;
   for (char *slash = directory; slash && strlen(directory) >= top;) {
     if (add_place(places, kind, directory, e) < 0)
       return -1;
@@ -184,14 +120,9 @@ static int find_hierarchy(struct headroom_places *places, const char *cgroups,
 
 int headroom_find(pid_t pid, struct headroom_places *places, struct err *e)
 {
-  AUTO_FREE char *cgroups = NULL;
-  int result = proc_text(pid, "cgroup", &cgroups, NULL, e);
-
   *places = (struct headroom_places){0};
-  if (result != 0)
-    return result < 0 ? -1 : err_set(e, "pid %d: is gone", pid);
   for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
-    if (find_hierarchy(places, cgroups, &kinds[i], e) < 0) {
+    if (find_hierarchy(places, pid, &kinds[i], e) < 0) {
       headroom_forget(places);
       return -1;
     }
