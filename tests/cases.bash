@@ -41,7 +41,8 @@ restore() {
 }
 
 # Every way there is, a look after each: left running from a copy and while it stands, gone and
-# back with and without zero pages, and through a pipeline typed by hand.
+# back with and without zero pages, and through pipelines typed by hand, from a copy on write and,
+# if it is small, from a copy that was made while it stood.
 through() { # fixture case...
   start_cases "$@"
   look
@@ -55,10 +56,12 @@ through() { # fixture case...
   checkpoint
   restore
   look
-  ckpt-load --root "$reg" web | ckpt-scan-zero | ckpt-compress >"$tmp/stream"
-  ckpt-run --root "$reg" --delete web --force
-  close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
-  look
+  for how in fork auto; do
+    ckpt-load --root "$reg" --snapshot "$how" web | ckpt-scan-zero | ckpt-compress >"$tmp/stream"
+    ckpt-run --root "$reg" --delete web --force
+    close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
+    look
+  done
 }
 
 # A checkpoint is refused, with words that name the process, the object and the reason, and

@@ -61,6 +61,62 @@ same_fingerprint() { fingerprint | cmp -s - "$tmp/before"; }
 has_snapshot() { [ -n "$(cat "/proc/$target/task/$target/children")" ]; }
 no_snapshot() { ! has_snapshot; }
 
+@test "small processes have no copy on write beside a large one, and are of the same instant" {
+  run_detached web sh -c '"$1/counter" "$2/small" & "$1/ordered" 16 "$2/large" & wait' sh \
+    "$fixtures" "$tmp"
+  eventually test -s "$tmp/large"
+  eventually test -s "$tmp/small"
+  shell=$(pid_of web)
+  read -r small large <<<"$(cat "/proc/$shell/task/$shell/children")"
+  mkfifo "$tmp/go"
+  ckpt-load --root "$reg" web >"$tmp/go" 3>&- &
+  exec 4<"$tmp/go"
+  target=$large
+  eventually has_snapshot
+  [ "$(cat "/proc/$shell/task/$shell/children")" = "$small $large " ]
+  [ -z "$(cat "/proc/$small/task/$small/children")" ]
+  counts_on "$tmp/small"
+  counts_on "$tmp/large"
+  ckpt-compress <&4 >"$tmp/stream"
+  exec 4<&-
+  wait "$!"
+  no_snapshot
+  ckpt-run --root "$reg" --delete web --force
+  close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
+  counts_on "$tmp/small"
+  counts_on "$tmp/large"
+}
+
+@test "more than we hold is marked as not to be forked: it stands still, and we stay small" {
+  run_detached web python3 -c '
+import mmap, sys, time
+large = mmap.mmap(-1, 300 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+large.madvise(mmap.MADV_DONTFORK)
+for at in range(0, len(large), 4096):
+    large[at:at + 8] = b"%08d" % (at >> 12)
+with open(sys.argv[1], "w") as out:
+    for n in range(10**9):
+        out.seek(0)
+        assert large[-4096:-4088] == b"%08d" % ((len(large) >> 12) - 1)
+        out.write("%09d\n" % n)
+        out.flush()
+        time.sleep(0.01)' "$tmp/log"
+  eventually test -s "$tmp/log"
+  python3 - "$tmp/resident" ckpt-load --root "$reg" web >"$tmp/stream" 2>"$tmp/err" <<'END'
+import os, sys
+child = os.spawnvp(os.P_NOWAIT, sys.argv[2], sys.argv[2:])
+_, status, usage = os.wait4(child, 0)
+open(sys.argv[1], "w").write("%d\n" % usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+END
+  grep -q 'stands still while it is copied: more memory than we hold' "$tmp/err"
+  [ "$(cat "$tmp/resident")" -lt $((72 << 10)) ]
+  counts_on "$tmp/log"
+  ckpt-run --root "$reg" --delete web --force
+  close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
+  counts_on "$tmp/log"
+}
+
 @test "the copy of a real-time program goes before nobody" {
   run_detached web "$fixtures/mix" 16 0 50 small 0 "$tmp/beat"
   eventually test -s "$tmp/beat"

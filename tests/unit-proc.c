@@ -519,12 +519,13 @@ static int see(void *context, const struct page_run *run, struct err *e)
 static int scan(const char *area, size_t pages, bool own_only, struct seen *seen)
 {
   struct err e = {""};
+  AUTO_CLOSE int pagemap = pagemap_open(getpid(), &e);
   size_t limit = seen->limit;
   int result;
 
   *seen = (struct seen){.start = (uint64_t)area, .limit = limit, .order = true};
   memset(seen->pages, '.', sizeof(seen->pages));
-  result = pagemap_scan(getpid(), seen->start, seen->start + pages * PAGE, own_only, see, seen, &e);
+  result = pagemap_scan(pagemap, seen->start, seen->start + pages * PAGE, own_only, see, seen, &e);
   if (result < 0 && !limit)
     printf("# %s\n", e.text);
   return result;
@@ -706,8 +707,7 @@ static void test_scan_of_gone(void)
 {
   struct err e = {""};
 
-  ok(pagemap_scan(gone_pid(), 0, PAGE, false, see, &seen, &e) < 0 && strstr(e.text, "/pagemap: "),
-     "%s", e.text);
+  ok(pagemap_open(gone_pid(), &e) < 0 && strstr(e.text, "/pagemap: "), "%s", e.text);
 }
 
 static void test_pages(void)

@@ -41,11 +41,12 @@ struct source {
   size_t inherited_count;
   struct tracee snapshot; /* tid 0: none, its memory is read in the process itself */
   bool whole;             /* the snapshot shows all that there is of the process's memory */
+  bool copied;            /* it has none because it is small: all its pages are held */
   struct held_frame *held;
   size_t held_count;
 };
 
-/* Pages that a fork does not take along: read while the process stood. */
+/* Pages that a snapshot does not have: read while the process stood. */
 struct held_frame {
   struct frame frame;
   void *payload;
@@ -234,8 +235,8 @@ int capture_inherited(struct capture *capture, struct err *e);
 int capture_objects(struct capture *capture, struct stream_writer *writer, struct err *e);
 int capture_pages(struct capture *capture, struct stream_writer *writer, struct err *e);
 /*
- * Reads into memory what a snapshot does not have (MADV_DONTFORK, MADV_WIPEONFORK). Returns 1 when
- * that is more than we want to hold.
+ * Reads into memory what no snapshot has: small processes, and what is not forked (MADV_DONTFORK,
+ * MADV_WIPEONFORK). Returns 1 when that is more than we want to hold.
  */
 int capture_hold(struct capture *capture, struct stream_writer *writer, struct err *e);
 
@@ -243,6 +244,8 @@ int capture_hold(struct capture *capture, struct stream_writer *writer, struct e
 struct keeper;
 /* Anonymous memory of the tree, in bytes: what it can make us copy at worst. */
 uint64_t snapshot_bytes(const struct capture *capture);
+/* Bytes of the processes that are too small for one: to copy them takes less time than a fork. */
+uint64_t snapshot_small_bytes(const struct capture *capture);
 /* Is one asked for, and is there room? If not, and it is wanted, the user is told. */
 bool snapshot_fits(const struct capture *capture);
 /* Says which are whole. On failure none is there; the keeper has the dead ones reaped. */

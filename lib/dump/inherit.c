@@ -113,6 +113,8 @@ static int compare(struct capture *capture, struct source *source, struct err *e
 
   if (!source->parent || source->parent->zombie || !will_be_forked(source))
     return 0;
+  if (source->copied || source->parent->copied)
+    return 0; /* it has run on since */
   comparison.parent = tree_mm(&capture->tree, source->parent->mm);
   if (comparison.parent->exe != mm->exe)
     return 0;
@@ -123,8 +125,8 @@ static int compare(struct capture *capture, struct source *source, struct err *e
   for (size_t i = 0; i < mm->vma_count; i++) {
     comparison.vma = &mm->vmas[i];
     if (vma_is_private(comparison.vma) &&
-        pagemap_scan(pid_of_memory(source), comparison.vma->start, comparison.vma->end,
-                     comparison.vma->file != 0, compare_run, &comparison, e) < 0)
+        pagemap_scan(child, comparison.vma->start, comparison.vma->end, comparison.vma->file != 0,
+                     compare_run, &comparison, e) < 0)
       return -1;
   }
   if (source->inherited_count)

@@ -91,8 +91,17 @@ static int take_name(const struct proc_map *map, struct vma *vma, struct err *e)
   return vma->name ? 0 : err_sys(e, "mapping");
 }
 
-static int to_vma(struct capture *capture, pid_t pid, const struct proc_map *map, struct vma *vma,
-                  struct err *e)
+/* Parts of one file side by side, as the loader maps them. */
+static bool is_more_of(const struct proc_map *map, const struct proc_map *before)
+{
+  return map->start == before->end && map->perms[3] == 'p' && before->perms[3] == 'p' &&
+         map->device == before->device && map->inode == before->inode &&
+         strcmp(map->name, before->name) == 0 && !capture_map_is_object(map);
+}
+
+/* The file of the mapping may be that of the one before it, if there is one. */
+static int to_vma(struct capture *capture, pid_t pid, const struct proc_map *map,
+                  const struct proc_map *before, struct vma *vma, struct err *e)
 {
   const char *special = capture_special_name(map);
 
@@ -121,6 +130,10 @@ static int to_vma(struct capture *capture, pid_t pid, const struct proc_map *map
     return 0;
   }
   vma->offset = map->offset;
+  if (before && is_more_of(map, before)) {
+    vma->file = vma[-1].file;
+    return 0;
+  }
   return capture_mapped(capture, pid, map, &vma->file, e);
 }
 
@@ -174,7 +187,7 @@ static int take_mappings(struct capture *capture, const struct source *source, p
     vma = list_append(&mm->vmas, &mm->vma_count, sizeof(*vma));
     if (!vma)
       return err_sys(e, "mappings");
-    if (to_vma(capture, pid, map, vma, e) < 0)
+    if (to_vma(capture, pid, map, i ? map - 1 : NULL, vma, e) < 0)
       return err_prefix(e, "mapping at 0x%" PRIx64 " (%s)", map->start, map->name);
   }
   return 0;

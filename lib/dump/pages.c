@@ -46,8 +46,11 @@ enum { HOLD_LIMIT = 64 << 20 };
 static int hold(struct emitter *emitter, const struct frame *frame, struct err *e)
 {
   struct source *source = emitter->holds;
-  struct held_frame *held = list_append(&source->held, &source->held_count, sizeof(*held));
+  struct held_frame *held;
 
+  if (emitter->held_bytes > HOLD_LIMIT)
+    return 1;
+  held = list_append(&source->held, &source->held_count, sizeof(*held));
   if (held)
     held->payload = malloc(frame->length + 1);
   if (!held || !held->payload)
@@ -56,7 +59,7 @@ static int hold(struct emitter *emitter, const struct frame *frame, struct err *
   memcpy(held->payload, frame->payload, frame->length);
   held->frame.payload = held->payload;
   emitter->held_bytes += frame->length;
-  return emitter->held_bytes > HOLD_LIMIT ? 1 : 0;
+  return 0;
 }
 
 /* What is known of a payload while it is in the cache. */
@@ -198,13 +201,31 @@ static int emit_inherited(struct emitter *emitter, struct err *e)
   return 0;
 }
 
-/* Does a fork leave it out? */
-static bool is_left_out(const struct vma *vma)
+/* Was it read while the process stood? A fork leaves it out, or there is none. */
+static bool is_held(const struct source *source, const struct vma *vma)
 {
-  return vma_is_private(vma) && vma->advice & (VMA_DONTFORK | VMA_WIPEONFORK);
+  return source->copied || (source->snapshot.tid && vma->advice & (VMA_DONTFORK | VMA_WIPEONFORK));
 }
 
-static int emit_process(struct emitter *emitter, const struct mm *mm, struct err *e)
+/* The private pages of the process, either those that are held or the others. */
+static int add_mappings(struct emitter *emitter, bool held, struct err *e)
+{
+  const struct mm *mm = tree_mm(&emitter->capture->tree, emitter->space);
+  AUTO_CLOSE int pagemap = pagemap_open(emitter->pid, e);
+
+  if (pagemap < 0)
+    return -1;
+  for (size_t i = 0; i < mm->vma_count; i++) {
+    const struct vma *vma = &mm->vmas[i];
+
+    if (vma_is_private(vma) && is_held(emitter->source, vma) == held &&
+        pagemap_scan(pagemap, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
+      return -1;
+  }
+  return finish(emitter, e);
+}
+
+static int emit_process(struct emitter *emitter, struct err *e)
 {
   const struct source *source = emitter->source;
 
@@ -214,14 +235,7 @@ static int emit_process(struct emitter *emitter, const struct mm *mm, struct err
     if (stream_write(emitter->writer, &source->held[i].frame, e) < 0)
       return -1;
   }
-  for (size_t i = 0; i < mm->vma_count; i++) {
-    const struct vma *vma = &mm->vmas[i];
-
-    if (vma_is_private(vma) && !(source->snapshot.tid && is_left_out(vma)) &&
-        pagemap_scan(emitter->pid, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
-      return -1;
-  }
-  return finish(emitter, e);
+  return source->copied ? 0 : add_mappings(emitter, false, e);
 }
 
 /* Where a shared object is read: by a descriptor, or for fd -1 where a process maps part of it. */
@@ -392,23 +406,11 @@ static void begin(struct emitter *emitter, struct source *source, pid_t pid)
 
 static int hold_process(struct emitter *emitter, struct source *source, struct err *e)
 {
-  const struct mm *mm = tree_mm(&emitter->capture->tree, source->mm);
-
-  int result;
-
   begin(emitter, source, source->pid);
   emitter->holds = source;
-  if (fetch_open(&emitter->fetch, source, false, e) < 0)
+  if (fetch_open(&emitter->fetch, source, false, e) < 0 || add_mappings(emitter, true, e) < 0)
     return -1;
-  for (size_t i = 0; i < mm->vma_count; i++) {
-    const struct vma *vma = &mm->vmas[i];
-
-    if (is_left_out(vma) &&
-        pagemap_scan(source->pid, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
-      return -1;
-  }
-  result = finish(emitter, e);
-  return result == 0 && emitter->held_bytes > HOLD_LIMIT ? 1 : result;
+  return emitter->held_bytes > HOLD_LIMIT ? 1 : 0;
 }
 
 int capture_hold(struct capture *capture, struct stream_writer *writer, struct err *e)
@@ -433,7 +435,7 @@ static int emit_source(struct emitter *emitter, struct source *source, struct er
   begin(emitter, source, of_snapshot ? source->snapshot.tid : source->pid);
   if (fetch_open(&emitter->fetch, source, of_snapshot, e) < 0)
     return -1;
-  result = emit_process(emitter, tree_mm(&emitter->capture->tree, source->mm), e);
+  result = emit_process(emitter, e);
   fetch_close(&emitter->fetch);
   return result;
 }

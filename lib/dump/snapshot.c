@@ -11,6 +11,31 @@
 
 enum { SPARE_MEMORY = 64 << 20, SPARE_PIDS = 2 };
 
+/*
+ * A fork takes as long as copying a mebibyte or two, and somebody must stop the process once more
+ * to have it reap the copy. `all`: bytes of those before it that are small, to which it adds.
+ */
+static bool is_small(const struct capture *capture, const struct source *source, uint64_t *all)
+{
+  enum { SMALL = 1 << 20, SMALL_IN_ALL = 16 << 20 };
+  uint64_t bytes = source->status.anonymous;
+
+  if (capture->options->snapshot != SNAPSHOT_AUTO || source->zombie || bytes > SMALL ||
+      *all + bytes > SMALL_IN_ALL)
+    return false;
+  *all += bytes;
+  return true;
+}
+
+uint64_t snapshot_small_bytes(const struct capture *capture)
+{
+  uint64_t all = 0;
+
+  for (size_t i = 0; i < capture->source_count; i++)
+    is_small(capture, &capture->sources[i], &all);
+  return all;
+}
+
 uint64_t snapshot_bytes(const struct capture *capture)
 {
   uint64_t sum = 0;
@@ -109,12 +134,15 @@ static void be_batch(const struct tracee *snapshot)
 
 int snapshot_take(struct capture *capture, const struct keeper *keeper, struct err *e)
 {
+  uint64_t small = 0;
+
   for (size_t i = 0; i < capture->source_count; i++) {
     struct source *source = &capture->sources[i];
     int32_t number = 0;
     int result;
 
-    if (source->zombie)
+    source->copied = is_small(capture, source, &small);
+    if (source->zombie || source->copied)
       continue;
     result = tracee_snapshot(&source->threads[0], &source->snapshot, &number, e);
     if (number && keeper_note(keeper, source->pid, source->snapshot.tid, number, e) < 0)
@@ -134,5 +162,6 @@ void snapshot_drop(struct capture *capture)
   for (size_t i = 0; i < capture->source_count; i++) {
     tracee_kill_snapshot(&capture->sources[i].snapshot);
     capture->sources[i].whole = false;
+    capture->sources[i].copied = false;
   }
 }

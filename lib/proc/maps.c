@@ -90,6 +90,7 @@ static int read_lines(pid_t pid, const char *name, struct proc_maps *maps, struc
     err_sys(e, "%s", path);
     return errno == ENOENT || errno == ESRCH ? 1 : -1;
   }
+  setvbuf(file, NULL, _IOFBF, 16 << 10); /* stdio would read a kibibyte at a time */
   while (getline(&line, &room, file) > 0) {
     if (add_line(maps, line, e) < 0) {
       proc_maps_free(maps);

@@ -166,15 +166,11 @@ int pagemap_open(pid_t pid, struct err *e)
   return fd < 0 ? err_sys(e, "%s", path) : fd;
 }
 
-int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, bool own_only, page_run_visitor *visit,
+int pagemap_scan(int pagemap, uint64_t start, uint64_t end, bool own_only, page_run_visitor *visit,
                  void *context, struct err *e)
 {
-  AUTO_CLOSE int pagemap = pagemap_open(pid, e);
-  int result;
+  int result = scan_by_ioctl(pagemap, start, end, own_only, visit, context, e);
 
-  if (pagemap < 0)
-    return -1;
-  result = scan_by_ioctl(pagemap, start, end, own_only, visit, context, e);
   if (result == 1)
     result = scan_by_read(pagemap, start, end, own_only, visit, context, e);
   return result;

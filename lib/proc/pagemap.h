@@ -30,18 +30,18 @@ struct page_run {
 /* Called for each run in address order; a negative result ends the scan and is its result. */
 typedef int page_run_visitor(void *context, const struct page_run *run, struct err *e);
 
+/* Opens /proc/PID/pagemap, which the following take. */
+int pagemap_open(pid_t pid, struct err *e);
+
 /*
  * Visits the runs between start and end. own_only leaves out pages that are still the mapped
  * file's (for private file mappings).
  */
-int pagemap_scan(pid_t pid, uint64_t start, uint64_t end, bool own_only, page_run_visitor *visit,
+int pagemap_scan(int pagemap, uint64_t start, uint64_t end, bool own_only, page_run_visitor *visit,
                  void *context, struct err *e);
 
-/* Opens /proc/PID/pagemap. */
-int pagemap_open(pid_t pid, struct err *e);
-
 /*
- * Finds in an open /proc/PID/pagemap the first page that is there of each range. The ranges ascend.
+ * Finds the first page that is there of each range. The ranges ascend.
  * -1 when this kernel cannot tell without a look at each page.
  */
 struct page_range {
@@ -50,7 +50,7 @@ struct page_range {
 };
 int pagemap_first(int pagemap, struct page_range *ranges, size_t count);
 
-/* Reads raw entries from an open /proc/PID/pagemap. Those behind the address space read as 0. */
+/* Reads raw entries. Those behind the address space read as 0. */
 int pagemap_read(int pagemap, uint64_t start, uint64_t *entries, size_t count, struct err *e);
 
 #endif

@@ -189,6 +189,7 @@ int proc_status_read(pid_t tid, struct proc_status *status, struct err *e)
 {
   AUTO_FREE char *text = NULL;
   uint64_t tgid, ppid, tracer, umask, threads, seccomp = 0, no_new_privs = 0;
+  uint64_t resident = 0, swapped = 0; /* zombies have none */
   int result = proc_text(tid, "status", &text, NULL, e);
 
   memset(status, 0, sizeof(*status));
@@ -212,6 +213,8 @@ int proc_status_read(pid_t tid, struct proc_status *status, struct err *e)
     umask = 0;
   proc_field(text, "Seccomp", 10, &seccomp);
   proc_field(text, "NoNewPrivs", 10, &no_new_privs);
+  proc_field(text, "RssAnon", 10, &resident);
+  proc_field(text, "VmSwap", 10, &swapped);
   status->tgid = (int32_t)tgid;
   status->ppid = (int32_t)ppid;
   status->tracer = (int32_t)tracer;
@@ -219,6 +222,7 @@ int proc_status_read(pid_t tid, struct proc_status *status, struct err *e)
   status->threads = (uint32_t)threads;
   status->seccomp = (uint32_t)seccomp;
   status->no_new_privs = (uint32_t)no_new_privs;
+  status->anonymous = (resident + swapped) * 1024;
   status->ns_depth = read_i32(text, "NSpid", status->ns_pid, PROC_NAMESPACES);
   read_i32(text, "NSpgid", status->ns_pgid, PROC_NAMESPACES);
   read_i32(text, "NSsid", status->ns_sid, PROC_NAMESPACES);
