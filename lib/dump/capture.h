@@ -242,10 +242,13 @@ int capture_hold(struct capture *capture, struct stream_writer *writer, struct e
 
 /* snapshot.c: copies on write of all processes, so that the tree can run while they are read. */
 struct keeper;
-/* Anonymous memory of the tree, in bytes: what it can make us copy at worst. */
-uint64_t snapshot_bytes(const struct capture *capture);
-/* Bytes of the processes that are too small for one: to copy them takes less time than a fork. */
-uint64_t snapshot_small_bytes(const struct capture *capture);
+/* What they may cost at worst: so many processes and bytes more. */
+struct snapshot_need {
+  uint64_t bytes;
+  size_t processes;
+  uint64_t small; /* bytes of the processes without: to copy them takes less time than a fork */
+};
+struct snapshot_need snapshot_need(const struct capture *capture);
 /* Is one asked for, and is there room? If not, and it is wanted, the user is told. */
 bool snapshot_fits(const struct capture *capture);
 /* Says which are whole. On failure none is there; the keeper has the dead ones reaped. */

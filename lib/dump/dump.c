@@ -340,7 +340,7 @@ static int write_stream(struct taking *taking, bool snapshots, int out_fd, struc
 static void warm_memory(const struct capture *capture)
 {
   enum { PROCESS_BYTES = 64 << 10, THREAD_BYTES = 8 << 10 };
-  size_t size = PROCESS_BYTES + snapshot_small_bytes(capture); /* of what is the tree's */
+  size_t size = PROCESS_BYTES + snapshot_need(capture).small; /* of what is the tree's */
   void *memory;
 
   for (size_t i = 0; i < capture->source_count; i++)

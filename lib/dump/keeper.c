@@ -149,7 +149,7 @@ static void wait_dead(const struct record *record)
 
 static _Noreturn void keep(struct capture *capture, int pipe)
 {
-  uint64_t bytes = snapshot_bytes(capture);
+  uint64_t bytes = snapshot_need(capture).bytes;
   struct watch watch = {.capture = capture, .low = bytes < LOW_MEMORY ? bytes : LOW_MEMORY};
   struct err e = {""};
   bool failed = false;

@@ -27,37 +27,27 @@ static bool is_small(const struct capture *capture, const struct source *source,
   return true;
 }
 
-uint64_t snapshot_small_bytes(const struct capture *capture)
+struct snapshot_need snapshot_need(const struct capture *capture)
 {
-  uint64_t all = 0;
-
-  for (size_t i = 0; i < capture->source_count; i++)
-    is_small(capture, &capture->sources[i], &all);
-  return all;
-}
-
-uint64_t snapshot_bytes(const struct capture *capture)
-{
-  uint64_t sum = 0;
+  struct snapshot_need need = {0};
 
   for (size_t i = 0; i < capture->source_count; i++) {
-    AUTO_FREE char *text = NULL;
-    struct err ignored;
-    uint64_t kib;
+    const struct source *source = &capture->sources[i];
 
-    if (proc_text(capture->sources[i].pid, "status", &text, NULL, &ignored) == 0 &&
-        proc_field(text, "RssAnon", 10, &kib))
-      sum += kib * 1024;
+    if (source->zombie || is_small(capture, source, &need.small))
+      continue;
+    need.bytes += source->status.anonymous;
+    need.processes++;
   }
-  return sum;
+  return need;
 }
 
 bool snapshot_fits(const struct capture *capture)
 {
   const struct dump_options *options = capture->options;
   bool runs_on = options->leave_running || options->commit_fd < 0;
-  uint64_t bytes = snapshot_bytes(capture);
-  uint64_t spare = bytes < SPARE_MEMORY ? bytes : SPARE_MEMORY;
+  struct snapshot_need need = snapshot_need(capture);
+  uint64_t bytes = need.bytes + (need.bytes < SPARE_MEMORY ? need.bytes : SPARE_MEMORY);
   CLEANUP(headroom_forget) struct headroom_places places = {0};
   struct headroom headroom;
   struct err e = {""};
@@ -66,11 +56,12 @@ bool snapshot_fits(const struct capture *capture)
     return runs_on && options->snapshot == SNAPSHOT_FORK;
   if (headroom_find(options->pid, &places, &e) < 0 || headroom_read(&places, &headroom, &e) < 0)
     return false;
-  if (headroom.memory >= bytes + spare && headroom.pids >= capture->source_count + SPARE_PIDS)
+  if (need.processes == 0 ||
+      (headroom.memory >= bytes && headroom.pids >= need.processes + SPARE_PIDS))
     return true;
   warn_user("the tree stands still while it is copied: a copy on write may need %" PRIu64
             " MiB and %zu processes; there is room for %" PRIu64 " MiB and %" PRIu64,
-            (bytes + spare) >> 20, capture->source_count, headroom.memory >> 20, headroom.pids);
+            bytes >> 20, need.processes, headroom.memory >> 20, headroom.pids);
   return false;
 }
 
