@@ -55,6 +55,14 @@ last() { echo "$((10#$(tail -n 1 "$1")))"; }
 beyond() { [ "$(last "$1")" -gt "$2" ]; } # file number
 counts_on() { eventually beyond "$1" "$(last "$1")"; }
 
+pss_sum() { # of the tree under a pid, in KiB
+  local pid sum=0
+  for pid in $1 $(cat /proc/"$1"/task/*/children); do
+    sum=$((sum + $(awk '/^Pss:/ { print $2 }' /proc/"$pid"/smaps_rollup)))
+  done
+  echo "$sum"
+}
+
 # For a command that must fail: bats takes no notice of `! command`.
 no() { if "$@"; then return 1; fi; }
 

@@ -129,14 +129,6 @@ teardown() { end_all; }
   refused_now 'pid [0-9]+ mapping at 0x[0-9a-f]+ .*: sealed memory is not supported'
 }
 
-pss_sum() { # of the tree under a pid, in KiB
-  local pid sum=0
-  for pid in $1 $(cat /proc/"$1"/task/*/children); do
-    sum=$((sum + $(awk '/^Pss:/ { print $2 }' /proc/"$pid"/smaps_rollup)))
-  done
-  echo "$sum"
-}
-
 family_ready() { grep -q ready "$tmp/log"; }
 all_looked() { [ "$(grep -c . "$tmp/log")" -ge 10 ]; }
 

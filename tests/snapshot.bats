@@ -61,30 +61,45 @@ same_fingerprint() { fingerprint | cmp -s - "$tmp/before"; }
 has_snapshot() { [ -n "$(cat "/proc/$target/task/$target/children")" ]; }
 no_snapshot() { ! has_snapshot; }
 
-@test "small processes have no copy on write beside a large one, and are of the same instant" {
-  run_detached web sh -c '"$1/counter" "$2/small" & "$1/ordered" 16 "$2/large" & wait' sh \
+@test "a small tree has no copies on write, and is of one instant all the same" {
+  run_detached web sh -c '"$1/counter" "$2/counter" & "$1/ordered" 1 "$2/ordered" & wait' sh \
     "$fixtures" "$tmp"
-  eventually test -s "$tmp/large"
-  eventually test -s "$tmp/small"
+  eventually test -s "$tmp/counter"
+  eventually test -s "$tmp/ordered"
   shell=$(pid_of web)
-  read -r small large <<<"$(cat "/proc/$shell/task/$shell/children")"
+  read -r counter ordered <<<"$(cat "/proc/$shell/task/$shell/children")"
   mkfifo "$tmp/go"
   ckpt-load --root "$reg" web >"$tmp/go" 3>&- &
   exec 4<"$tmp/go"
-  target=$large
-  eventually has_snapshot
-  [ "$(cat "/proc/$shell/task/$shell/children")" = "$small $large " ]
-  [ -z "$(cat "/proc/$small/task/$small/children")" ]
-  counts_on "$tmp/small"
-  counts_on "$tmp/large"
-  ckpt-compress <&4 >"$tmp/stream"
+  head -c 4096 <&4 >"$tmp/stream" # it has begun, and goes on when we take the rest
+  for target in "$counter" "$ordered"; do no_snapshot; done
+  [ "$(cat "/proc/$shell/task/$shell/children")" = "$counter $ordered " ]
+  counts_on "$tmp/counter"
+  counts_on "$tmp/ordered"
+  cat <&4 >>"$tmp/stream"
   exec 4<&-
   wait "$!"
-  no_snapshot
   ckpt-run --root "$reg" --delete web --force
   close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
-  counts_on "$tmp/small"
-  counts_on "$tmp/large"
+  counts_on "$tmp/counter"
+  counts_on "$tmp/ordered"
+}
+
+@test "what parent and children share they share afterwards, however their memory was read" {
+  run_detached web "$fixtures/family" 1 12 "$tmp/log"
+  eventually grep -q ready "$tmp/log"
+  target=$(pid_of web)
+  for how in auto stop fork; do
+    before=$(pss_sum "$target")
+    ckpt-load --root "$reg" --snapshot "$how" web >"$tmp/$how"
+    [ "$(pss_sum "$target")" -lt $((before + 768)) ]
+    [ "$(stat -c %s "$tmp/$how")" -lt $((6 << 20)) ]
+  done
+  for how in auto stop fork; do
+    ckpt-run --root "$reg" --delete web --force
+    close_others ckpt-rebuild --root "$reg" <"$tmp/$how"
+    [ "$(pss_sum "$(pid_of web)")" -lt $((before + 2048)) ]
+  done
 }
 
 @test "more than we hold is marked as not to be forked: it stands still, and we stay small" {

@@ -41,7 +41,6 @@ struct source {
   size_t inherited_count;
   struct tracee snapshot; /* tid 0: none, its memory is read in the process itself */
   bool whole;             /* the snapshot shows all that there is of the process's memory */
-  bool copied;            /* it has none because it is small: all its pages are held */
   struct held_frame *held;
   size_t held_count;
 };
@@ -101,6 +100,7 @@ struct capture {
   json_t *prepared;        /* of them, before the stop */
   json_t *obstacles;       /* array of {pid, object, reason} */
   struct timespec stopped; /* when the first thread stood */
+  bool copied;             /* it is small: all its pages are held, there are no snapshots */
   uint64_t memory_bytes;
 };
 
@@ -228,15 +228,18 @@ bool capture_map_has_file(const struct proc_map *map);
 /* Is it memory or a deleted file, which is in the image as an object of its own? */
 bool capture_map_is_object(const struct proc_map *map);
 
-/* inherit.c: which pages of children are still their parents', when all mappings are known. */
+/*
+ * inherit.c: which pages of children are still their parents', when all mappings are known: in the
+ * snapshots, or in the processes while they stand.
+ */
 int capture_inherited(struct capture *capture, struct err *e);
 
 /* pages.c: all page frames of the tree, in two parts: of shared objects, then of processes. */
 int capture_objects(struct capture *capture, struct stream_writer *writer, struct err *e);
 int capture_pages(struct capture *capture, struct stream_writer *writer, struct err *e);
 /*
- * Reads into memory what no snapshot has: small processes, and what is not forked (MADV_DONTFORK,
- * MADV_WIPEONFORK). Returns 1 when that is more than we want to hold.
+ * Reads into memory what no snapshot has: all of a small tree, or what is not forked
+ * (MADV_DONTFORK, MADV_WIPEONFORK). Returns 1 when that is more than we want to hold.
  */
 int capture_hold(struct capture *capture, struct stream_writer *writer, struct err *e);
 
@@ -246,7 +249,7 @@ struct keeper;
 struct snapshot_need {
   uint64_t bytes;
   size_t processes;
-  uint64_t small; /* bytes of the processes without: to copy them takes less time than a fork */
+  uint64_t small; /* none is made: so many bytes are copied in less time than a fork takes */
 };
 struct snapshot_need snapshot_need(const struct capture *capture);
 /* Is one asked for, and is there room? If not, and it is wanted, the user is told. */

@@ -249,7 +249,8 @@ static int take_snapshots(struct taking *taking, struct err *e)
   if (taking->keeper.pid == 0 || capture->thaw.pid)
     return 1; /* one that is to be frozen again loses nothing; its copies would be frozen, too */
   if (snapshot_take(capture, &taking->keeper, &why) == 0) {
-    if (capture_memory(capture, false, e) < 0)
+    if (capture_memory(capture, false, e) < 0 ||
+        (capture->copied && capture_inherited(capture, e) < 0))
       return -1;
     result = capture_hold(capture, taking->writer, e);
     if (result <= 0)
@@ -261,6 +262,7 @@ static int take_snapshots(struct taking *taking, struct err *e)
   warn_user("the tree stands still while it is copied: %s", why.text);
   snapshot_drop(capture);
   capture_forget_held(capture);
+  capture->memory_bytes = 0;
   return 1;
 }
 
@@ -321,7 +323,8 @@ static int write_stream(struct taking *taking, bool snapshots, int out_fd, struc
     return -1;
   policy_calm(&taking->before);
   policy_batch();
-  if (capture_memory(capture, true, e) < 0 || capture_inherited(capture, e) < 0)
+  if (capture_memory(capture, true, e) < 0 ||
+      (!capture->copied && capture_inherited(capture, e) < 0))
     return -1;
   if (capture_write_state(capture, taking->writer, e) < 0 ||
       capture_objects(capture, taking->writer, e) < 0)
@@ -337,14 +340,17 @@ static int write_stream(struct taking *taking, bool snapshots, int out_fd, struc
  * Memory that the kernel has yet to find is slow to come: what a tree of this size needs while it
  * stands we have touched before, and keep.
  */
-static void warm_memory(const struct capture *capture)
+static void warm_memory(const struct taking *taking)
 {
   enum { PROCESS_BYTES = 64 << 10, THREAD_BYTES = 8 << 10 };
-  size_t size = PROCESS_BYTES + snapshot_need(capture).small; /* of what is the tree's */
+  const struct capture *capture = taking->capture;
+  size_t size = PROCESS_BYTES; /* of what is the tree's */
   void *memory;
 
   for (size_t i = 0; i < capture->source_count; i++)
     size += PROCESS_BYTES + capture->sources[i].status.threads * (size_t)THREAD_BYTES;
+  if (taking->keeper.pid)
+    size += snapshot_need(capture).small;
   mallopt(M_MMAP_THRESHOLD, INT_MAX);
   mallopt(M_TRIM_THRESHOLD, INT_MAX);
   memory = malloc(size);
@@ -361,7 +367,7 @@ static int take(struct taking *taking, int out_fd, struct err *e)
   int committed = -1;
   int result;
 
-  warm_memory(taking->capture);
+  warm_memory(taking);
   policy_hurry(&taking->before);
   result = take_state(taking, e);
 

@@ -2,6 +2,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proc/pagemap.h"
 #include "stream/crc32c.h"
 #include "stream/wire.h"
 #include "tracee/remote.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* What pipes save they cost with less than this much. */
@@ -22,20 +24,22 @@ int fetch_open(struct fetch *fetch, struct source *source, bool of_snapshot, str
 {
   char path[64];
 
-  *fetch = (struct fetch){.source = source, .mem = -1};
+  *fetch = (struct fetch){.source = source, .of_snapshot = of_snapshot, .mem = -1, .pagemap = -1};
   for (size_t i = 0; i < TRACEE_PIPES; i++)
     fetch->pipes[i] = -1;
   fetch->peek = (struct peek){{-1, -1}};
-  if (!of_snapshot)
-    return 0;
-  snprintf(path, sizeof(path), "/proc/%d/mem", source->snapshot.tid);
+  snprintf(path, sizeof(path), "/proc/%d/mem", of_snapshot ? source->snapshot.tid : source->pid);
   fetch->mem = open(path, O_RDONLY | O_CLOEXEC);
-  return fetch->mem < 0 ? err_sys(e, "%s", path) : 0;
+  if (fetch->mem < 0)
+    return err_sys(e, "%s", path);
+  fetch->pagemap = of_snapshot ? -1 : pagemap_open(source->pid, e);
+  return of_snapshot || fetch->pagemap >= 0 ? 0 : -1;
 }
 
 void fetch_close(struct fetch *fetch)
 {
   cleanup_close(&fetch->mem);
+  cleanup_close(&fetch->pagemap);
   for (size_t i = 0; i < TRACEE_PIPES; i++) {
     /* The snapshot has them open, too, and they count as its user's: pipe(7). */
     if (fetch->pipes[i] >= 0)
@@ -43,6 +47,18 @@ void fetch_close(struct fetch *fetch)
     cleanup_close(&fetch->pipes[i]);
   }
   peek_close(&fetch->peek);
+}
+
+int fetch_check(const struct fetch *fetch, struct err *e)
+{
+  siginfo_t info = {0};
+  id_t tid = (id_t)fetch->source->snapshot.tid;
+
+  if (!fetch->of_snapshot)
+    return 0;
+  if (waitid(P_PID, tid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0)
+    return err_sys(e, "snapshot");
+  return info.si_pid ? err_set(e, "snapshot: it has ended") : 0;
 }
 
 /* Runs of stored pages as iovecs of the process's memory. */
@@ -66,12 +82,12 @@ static unsigned to_iovecs(const struct frame *frame, struct iovec iov[FRAME_RUNS
   return count;
 }
 
-/* What was read of a snapshot is all of it: `wanted` bytes. */
+/* What was read is all of it: `wanted` bytes. */
 static int check_read(ssize_t n, size_t wanted, struct err *e)
 {
   if (n < 0)
-    return err_sys(e, "snapshot");
-  return (size_t)n == wanted ? 0 : err_set(e, "snapshot: it has ended");
+    return err_sys(e, "memory");
+  return (size_t)n == wanted ? 0 : err_set(e, "memory: the process, or its snapshot, has ended");
 }
 
 /* Takes out what is not to be had whole. */
@@ -110,7 +126,7 @@ int fetch_ask(struct fetch *fetch, const struct frame *frames, size_t count, str
   struct iovec parts[FETCH_FRAMES * FRAME_RUNS];
   size_t counts[TRACEE_PIPES] = {0}, part_count = 0;
 
-  if (fetch->mem >= 0 && !fetch->tried && fetch->bytes >= PIPE_FROM)
+  if (fetch->of_snapshot && !fetch->tried && fetch->bytes >= PIPE_FROM)
     open_pipes(fetch);
   memset(fetch->asked, 0, sizeof(fetch->asked));
   for (size_t i = 0; i < count && fetch->sends; i++) {
@@ -147,12 +163,9 @@ int fetch_turn(struct fetch *fetch, struct err *e)
   return 0;
 }
 
-/*
- * A snapshot's pages are all shared, and process_vm_readv(2) pins: the kernel would give the
- * snapshot a copy of each first (gup_must_unshare in mm/gup.c). /proc/PID/mem does not pin.
- */
-static int read_snapshot(const struct fetch *fetch, const struct iovec *runs, unsigned count,
-                         uint8_t *buffer, struct err *e)
+/* At half the speed of process_vm_readv(2), but anything. */
+static int read_mem(const struct fetch *fetch, const struct iovec *runs, unsigned count,
+                    uint8_t *buffer, struct err *e)
 {
   for (unsigned i = 0; i < count; i++) {
     ssize_t n = io_pread(fetch->mem, buffer, runs[i].iov_len, (off_t)(uintptr_t)runs[i].iov_base);
@@ -162,6 +175,23 @@ static int read_snapshot(const struct fetch *fetch, const struct iovec *runs, un
     buffer += n;
   }
   return 0;
+}
+
+/*
+ * process_vm_readv(2) pins: the kernel first gives the process a copy of its own of each page that
+ * it shares (gup_must_unshare in mm/gup.c). /proc/PID/mem does not pin. A snapshot's pages are all
+ * shared.
+ */
+static bool is_shared(const struct fetch *fetch, const struct frame *frame)
+{
+  const uint64_t own = PAGEMAP_PRESENT | PAGEMAP_EXCLUSIVE;
+  uint64_t entries[EXTENT_PAGES];
+  bool shared = fetch->of_snapshot || pagemap_read(fetch->pagemap, frame->address, entries,
+                                                   EXTENT_PAGES, &(struct err){""}) < 0;
+
+  for (unsigned i = 0; i < EXTENT_PAGES && !shared; i++)
+    shared = frame->stored >> i & 1 && (entries[i] & own) != own;
+  return shared;
 }
 
 static size_t pipe_of(const struct fetch *fetch, size_t index)
@@ -184,22 +214,14 @@ int fetch_read(struct fetch *fetch, size_t index, const struct frame *frame, uin
   struct iovec local = {.iov_base = buffer, .iov_len = size};
   struct iovec remote[FRAME_RUNS];
   unsigned count = to_iovecs(frame, remote);
-  pid_t pid = fetch->source->pid;
 
   fetch->bytes += size;
   if (fetch->in_pipe[pipe_of(fetch, index)])
     return read_pipe(fetch, pipe_of(fetch, index), buffer, size, e);
-  if (fetch->mem >= 0)
-    return read_snapshot(fetch, remote, count, buffer, e);
-  if (process_vm_readv(pid, &local, 1, remote, count, 0) == (ssize_t)size)
+  if (!is_shared(fetch, frame) &&
+      process_vm_readv(fetch->source->pid, &local, 1, remote, count, 0) == (ssize_t)size)
     return 0;
-  /* Memory that the process itself may not read: through /proc/PID/mem. */
-  for (unsigned i = 0; i < count; i++) {
-    if (remote_mem(pid, (uint64_t)remote[i].iov_base, buffer, remote[i].iov_len, false, e) < 0)
-      return -1;
-    buffer += remote[i].iov_len;
-  }
-  return 0;
+  return read_mem(fetch, remote, count, buffer, e);
 }
 
 bool fetch_peek(struct fetch *fetch, size_t index, const struct frame *frame, void *buffer)

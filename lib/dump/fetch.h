@@ -9,7 +9,9 @@
 
 struct fetch {
   struct source *source;
-  int mem;                      /* /proc/PID/mem of the snapshot, or -1 */
+  bool of_snapshot;
+  int mem;                      /* /proc/PID/mem of the snapshot, or of the process */
+  int pagemap;                  /* of the process */
   int pipes[TRACEE_PIPES];      /* from the snapshot, or -1 */
   size_t in_pipe[TRACEE_PIPES]; /* bytes that wait there */
   size_t asked[TRACEE_PIPES];   /* bytes that are to come */
@@ -30,6 +32,9 @@ enum {
 /* Of the process itself, or of its snapshot. */
 int fetch_open(struct fetch *fetch, struct source *source, bool of_snapshot, struct err *e);
 void fetch_close(struct fetch *fetch);
+
+/* At the end: a snapshot that has died shows no pages any more, which is no error to see. */
+int fetch_check(const struct fetch *fetch, struct err *e);
 
 /*
  * Asks for frames (address, stored): while they are on their way, those that were asked for before

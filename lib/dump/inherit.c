@@ -113,8 +113,8 @@ static int compare(struct capture *capture, struct source *source, struct err *e
 
   if (!source->parent || source->parent->zombie || !will_be_forked(source))
     return 0;
-  if (source->copied || source->parent->copied)
-    return 0; /* it has run on since */
+  source->inherited_count = 0; /* of an attempt before */
+  mm->parent = 0;
   comparison.parent = tree_mm(&capture->tree, source->parent->mm);
   if (comparison.parent->exe != mm->exe)
     return 0;

@@ -58,7 +58,7 @@ static int hold(struct emitter *emitter, const struct frame *frame, struct err *
   held->frame = *frame;
   memcpy(held->payload, frame->payload, frame->length);
   held->frame.payload = held->payload;
-  emitter->held_bytes += frame->length;
+  emitter->held_bytes += sizeof(*held) + frame->length;
   return 0;
 }
 
@@ -202,9 +202,11 @@ static int emit_inherited(struct emitter *emitter, struct err *e)
 }
 
 /* Was it read while the process stood? A fork leaves it out, or there is none. */
-static bool is_held(const struct source *source, const struct vma *vma)
+static bool is_held(const struct emitter *emitter, const struct vma *vma)
 {
-  return source->copied || (source->snapshot.tid && vma->advice & (VMA_DONTFORK | VMA_WIPEONFORK));
+  bool of_fork = emitter->source->snapshot.tid != 0;
+
+  return emitter->capture->copied || (of_fork && vma->advice & (VMA_DONTFORK | VMA_WIPEONFORK));
 }
 
 /* The private pages of the process, either those that are held or the others. */
@@ -218,7 +220,7 @@ static int add_mappings(struct emitter *emitter, bool held, struct err *e)
   for (size_t i = 0; i < mm->vma_count; i++) {
     const struct vma *vma = &mm->vmas[i];
 
-    if (vma_is_private(vma) && is_held(emitter->source, vma) == held &&
+    if (vma_is_private(vma) && is_held(emitter, vma) == held &&
         pagemap_scan(pagemap, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
       return -1;
   }
@@ -235,7 +237,7 @@ static int emit_process(struct emitter *emitter, struct err *e)
     if (stream_write(emitter->writer, &source->held[i].frame, e) < 0)
       return -1;
   }
-  return source->copied ? 0 : add_mappings(emitter, false, e);
+  return emitter->capture->copied ? 0 : add_mappings(emitter, false, e);
 }
 
 /* Where a shared object is read: by a descriptor, or for fd -1 where a process maps part of it. */
@@ -406,11 +408,15 @@ static void begin(struct emitter *emitter, struct source *source, pid_t pid)
 
 static int hold_process(struct emitter *emitter, struct source *source, struct err *e)
 {
+  int result;
+
   begin(emitter, source, source->pid);
   emitter->holds = source;
-  if (fetch_open(&emitter->fetch, source, false, e) < 0 || add_mappings(emitter, true, e) < 0)
-    return -1;
-  return emitter->held_bytes > HOLD_LIMIT ? 1 : 0;
+  result = fetch_open(&emitter->fetch, source, false, e);
+  if (result == 0)
+    result = add_mappings(emitter, true, e);
+  fetch_close(&emitter->fetch);
+  return result == 0 && emitter->held_bytes > HOLD_LIMIT ? 1 : result;
 }
 
 int capture_hold(struct capture *capture, struct stream_writer *writer, struct err *e)
@@ -436,6 +442,8 @@ static int emit_source(struct emitter *emitter, struct source *source, struct er
   if (fetch_open(&emitter->fetch, source, of_snapshot, e) < 0)
     return -1;
   result = emit_process(emitter, e);
+  if (result == 0)
+    result = fetch_check(&emitter->fetch, e);
   fetch_close(&emitter->fetch);
   return result;
 }

@@ -13,32 +13,32 @@ enum { SPARE_MEMORY = 64 << 20, SPARE_PIDS = 2 };
 
 /*
  * A fork takes as long as copying a mebibyte or two, and somebody must stop the process once more
- * to have it reap the copy. `all`: bytes of those before it that are small, to which it adds.
+ * to have it reap the copy. All or none: what a child shares with its parent is seen in both or in
+ * neither. What is in swap would be slow to come.
  */
-static bool is_small(const struct capture *capture, const struct source *source, uint64_t *all)
+static bool is_small(const struct capture *capture, const struct snapshot_need *need,
+                     uint64_t swapped)
 {
-  enum { SMALL = 1 << 20, SMALL_IN_ALL = 16 << 20 };
-  uint64_t bytes = source->status.anonymous;
+  const uint64_t each = 2 << 20, all = 16 << 20;
 
-  if (capture->options->snapshot != SNAPSHOT_AUTO || source->zombie || bytes > SMALL ||
-      *all + bytes > SMALL_IN_ALL)
-    return false;
-  *all += bytes;
-  return true;
+  return capture->options->snapshot == SNAPSHOT_AUTO && !swapped && need->bytes <= all &&
+         need->bytes <= need->processes * each;
 }
 
 struct snapshot_need snapshot_need(const struct capture *capture)
 {
   struct snapshot_need need = {0};
+  uint64_t swapped = 0;
 
   for (size_t i = 0; i < capture->source_count; i++) {
     const struct source *source = &capture->sources[i];
 
-    if (source->zombie || is_small(capture, source, &need.small))
-      continue;
-    need.bytes += source->status.anonymous;
-    need.processes++;
+    need.bytes += source->status.anonymous + source->status.swapped;
+    swapped += source->status.swapped;
+    need.processes += !source->zombie;
   }
+  if (is_small(capture, &need, swapped))
+    return (struct snapshot_need){.small = need.bytes};
   return need;
 }
 
@@ -125,15 +125,13 @@ static void be_batch(const struct tracee *snapshot)
 
 int snapshot_take(struct capture *capture, const struct keeper *keeper, struct err *e)
 {
-  uint64_t small = 0;
-
+  capture->copied = snapshot_need(capture).processes == 0;
   for (size_t i = 0; i < capture->source_count; i++) {
     struct source *source = &capture->sources[i];
     int32_t number = 0;
     int result;
 
-    source->copied = is_small(capture, source, &small);
-    if (source->zombie || source->copied)
+    if (source->zombie || capture->copied)
       continue;
     result = tracee_snapshot(&source->threads[0], &source->snapshot, &number, e);
     if (number && keeper_note(keeper, source->pid, source->snapshot.tid, number, e) < 0)
@@ -153,6 +151,6 @@ void snapshot_drop(struct capture *capture)
   for (size_t i = 0; i < capture->source_count; i++) {
     tracee_kill_snapshot(&capture->sources[i].snapshot);
     capture->sources[i].whole = false;
-    capture->sources[i].copied = false;
   }
+  capture->copied = false;
 }

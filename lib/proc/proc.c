@@ -222,7 +222,8 @@ int proc_status_read(pid_t tid, struct proc_status *status, struct err *e)
   status->threads = (uint32_t)threads;
   status->seccomp = (uint32_t)seccomp;
   status->no_new_privs = (uint32_t)no_new_privs;
-  status->anonymous = (resident + swapped) * 1024;
+  status->anonymous = resident * 1024;
+  status->swapped = swapped * 1024;
   status->ns_depth = read_i32(text, "NSpid", status->ns_pid, PROC_NAMESPACES);
   read_i32(text, "NSpgid", status->ns_pgid, PROC_NAMESPACES);
   read_i32(text, "NSsid", status->ns_sid, PROC_NAMESPACES);

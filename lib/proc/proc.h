@@ -48,7 +48,7 @@ struct proc_status {
   uint32_t umask;
   uint64_t cap_inheritable, cap_permitted, cap_effective, cap_bounding, cap_ambient;
   uint32_t no_new_privs, seccomp, threads;
-  uint64_t anonymous; /* bytes of memory of its own, in swap or not */
+  uint64_t anonymous, swapped; /* bytes of memory of its own; of what is in swap */
   uint64_t sig_ignored, sig_caught;
 };
 int proc_status_read(pid_t tid, struct proc_status *status, struct err *e);
