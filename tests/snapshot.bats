@@ -62,27 +62,29 @@ has_snapshot() { [ -n "$(cat "/proc/$target/task/$target/children")" ]; }
 no_snapshot() { ! has_snapshot; }
 
 @test "a small tree has no copies on write, and is of one instant all the same" {
-  run_detached web sh -c '"$1/counter" "$2/counter" & "$1/ordered" 1 "$2/ordered" & wait' sh \
+  run_detached web sh -c '"$1/ordered" 2 "$2/first" & "$1/ordered" 2 "$2/second" & wait' sh \
     "$fixtures" "$tmp"
-  eventually test -s "$tmp/counter"
-  eventually test -s "$tmp/ordered"
+  eventually test -s "$tmp/first"
+  eventually test -s "$tmp/second"
   shell=$(pid_of web)
-  read -r counter ordered <<<"$(cat "/proc/$shell/task/$shell/children")"
+  read -r first second <<<"$(cat "/proc/$shell/task/$shell/children")"
   mkfifo "$tmp/go"
   ckpt-load --root "$reg" web >"$tmp/go" 3>&- &
   exec 4<"$tmp/go"
   head -c 4096 <&4 >"$tmp/stream" # it has begun, and goes on when we take the rest
-  for target in "$counter" "$ordered"; do no_snapshot; done
-  [ "$(cat "/proc/$shell/task/$shell/children")" = "$counter $ordered " ]
-  counts_on "$tmp/counter"
-  counts_on "$tmp/ordered"
+  for target in "$first" "$second"; do no_snapshot; done
+  [ "$(cat "/proc/$shell/task/$shell/children")" = "$first $second " ]
+  counts_on "$tmp/first"
+  counts_on "$tmp/second"
+  kill -KILL "$second" # it is in the image all the same
+  eventually no test -e "/proc/$second"
   cat <&4 >>"$tmp/stream"
   exec 4<&-
   wait "$!"
   ckpt-run --root "$reg" --delete web --force
   close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
-  counts_on "$tmp/counter"
-  counts_on "$tmp/ordered"
+  counts_on "$tmp/first"
+  counts_on "$tmp/second"
 }
 
 @test "what parent and children share they share afterwards, however their memory was read" {

@@ -439,6 +439,8 @@ static int emit_source(struct emitter *emitter, struct source *source, struct er
   int result;
 
   begin(emitter, source, of_snapshot ? source->snapshot.tid : source->pid);
+  if (emitter->capture->copied)
+    return emit_process(emitter, e); /* it may be gone */
   if (fetch_open(&emitter->fetch, source, of_snapshot, e) < 0)
     return -1;
   result = emit_process(emitter, e);
