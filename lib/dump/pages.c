@@ -441,9 +441,9 @@ static int emit_source(struct emitter *emitter, struct source *source, struct er
   begin(emitter, source, of_snapshot ? source->snapshot.tid : source->pid);
   if (emitter->capture->copied)
     return emit_process(emitter, e); /* it may be gone */
-  if (fetch_open(&emitter->fetch, source, of_snapshot, e) < 0)
-    return -1;
-  result = emit_process(emitter, e);
+  result = fetch_open(&emitter->fetch, source, of_snapshot, e);
+  if (result == 0)
+    result = emit_process(emitter, e);
   if (result == 0)
     result = fetch_check(&emitter->fetch, e);
   fetch_close(&emitter->fetch);
