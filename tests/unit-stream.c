@@ -1,6 +1,8 @@
 /* The stream library against bytes laid out by hand from lib/stream/FORMAT.md. */
 #include "base/err.h"
+#include "base/io.h"
 #include "stream/stream.h"
+#include "stream/wire.h"
 #include "tap.h"
 
 #include <fcntl.h>
@@ -392,7 +394,7 @@ static void *write_spliced(void *argument)
     unsigned count = i % 7 == 0 ? 64 : 1 + i % 40;
     uint64_t *words = stream_slot(writer);
     struct frame frame = {.type = FRAME_PAGES,
-                          .flags = 1,
+                          .flags = FRAME_MUST_UNDERSTAND | FRAME_NO_ZEROS,
                           .space = 1,
                           .address = (uint64_t)i << 18,
                           .present = count == 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1,
@@ -442,6 +444,91 @@ static void test_splice(void)
   pthread_join(thread, NULL);
 }
 
+/* A filter behind us that takes most frames out, and passes others to a pipe that nobody reads. */
+enum { THINNED = 80, KEPT_EACH = 20 };
+
+static void *write_thinned(void *argument)
+{
+  struct stream_header header = {.version = 1, .page_size = 4096, .machine = 62};
+  struct err e = {""};
+  struct stream_writer *writer = stream_writer_new(*(int *)argument, &header, &e);
+
+  stream_writer_trust_reader(writer);
+  for (unsigned i = 0; i < THINNED; i++) {
+    uint64_t *words = stream_slot(writer);
+    bool kept = i % KEPT_EACH == 0;
+    struct frame frame = {.type = FRAME_PAGES,
+                          .flags = FRAME_MUST_UNDERSTAND | (kept ? FRAME_NO_ZEROS : 0),
+                          .space = 1,
+                          .address = (uint64_t)i << 18,
+                          .present = UINT64_MAX,
+                          .stored = UINT64_MAX,
+                          .length = EXTENT_SIZE,
+                          .payload = words};
+
+    for (unsigned k = 0; k < EXTENT_SIZE / 8; k++)
+      words[k] = kept ? pattern(i, k) : 0;
+    if (stream_write(writer, &frame, &e) < 0)
+      break;
+  }
+  stream_write_end(writer, &e);
+  stream_writer_free(writer);
+  close(*(int *)argument);
+  return NULL;
+}
+
+/* Its frames come one by one: those to be kept go to the pipe as they are. */
+static int thin(struct stream_reader *reader, int kept, struct err *e)
+{
+  uint8_t buffer[EXTENT_SIZE];
+  struct frame frame;
+  int result;
+
+  while ((result = stream_next(reader, &frame, e)) == 1) {
+    size_t left = frame.flags & FRAME_NO_ZEROS ? frame.length : 0;
+    int fd = stream_hand_over(reader, (uint32_t)left);
+
+    if (!left && stream_payload_unchecked(reader, &frame, buffer, e) < 0)
+      return -1;
+    while (left) {
+      ssize_t n = splice(fd, NULL, kept, NULL, left, 0);
+
+      if (n <= 0)
+        return -1;
+      left -= (size_t)n;
+    }
+  }
+  return result;
+}
+
+static void test_thinned(void)
+{
+  static uint64_t words[EXTENT_SIZE / 8];
+  struct stream_header header;
+  struct err e = {""};
+  pthread_t thread;
+  int ends[2], kept[2];
+  struct stream_reader *reader;
+  bool whole;
+
+  if (pipe(ends) < 0 || pipe(kept) < 0 || fcntl(kept[1], F_SETPIPE_SZ, 1 << 20) < 0 ||
+      pthread_create(&thread, NULL, write_thinned, &ends[1]) != 0)
+    abort();
+  reader = stream_reader_new(ends[0], &header, &e);
+  whole = reader && thin(reader, kept[1], &e) == 0;
+  for (unsigned i = 0; i < THINNED && whole; i += KEPT_EACH) {
+    whole = io_read(kept[0], words, sizeof(words)) == sizeof(words);
+    for (unsigned k = 0; k < EXTENT_SIZE / 8; k++)
+      whole = whole && words[k] == pattern(i, k);
+  }
+  ok(whole, "pages stay whole in a pipe, however many behind them are taken out: %s", e.text);
+  stream_reader_free(reader);
+  close(ends[0]);
+  close(kept[0]);
+  close(kept[1]);
+  pthread_join(thread, NULL);
+}
+
 int main(void)
 {
   for (size_t i = 0; i < sizeof(two_pages); i++)
@@ -452,5 +539,6 @@ int main(void)
   test_frames();
   test_order();
   test_splice();
+  test_thinned();
   return done_testing();
 }

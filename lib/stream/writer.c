@@ -169,6 +169,16 @@ static int splice_all(struct stream_writer *writer, struct slot *slot, struct io
   return 0;
 }
 
+/*
+ * Pages that ckpt-scan-zero takes out leave the pipes before those in front of them, and say
+ * nothing of when these are read: so they are copied, and not counted.
+ */
+static bool may_be_thinned(const struct frame *frame)
+{
+  return frame->type == FRAME_PAGES && frame->codec == CODEC_NONE &&
+         !(frame->flags & FRAME_NO_ZEROS);
+}
+
 static int put(struct stream_writer *writer, uint8_t *header, const struct frame *frame,
                struct err *e)
 {
@@ -177,9 +187,10 @@ static int put(struct stream_writer *writer, uint8_t *header, const struct frame
       {.iov_base = (void *)frame->payload, .iov_len = frame->length},
   };
   struct slot *slot = slot_at(writer, frame->payload);
+  bool stays = slot && !may_be_thinned(frame);
 
   writer->bytes += FRAME_HEADER_SIZE + (uint64_t)frame->length;
-  if (!slot || !writer->splices || frame->length < SPLICE_PAGES * PAGE_SIZE_X86)
+  if (!stays || !writer->splices || frame->length < SPLICE_PAGES * PAGE_SIZE_X86)
     return write_all(writer, parts, frame->length ? 2 : 1, e);
   if (write_all(writer, parts, 1, e) < 0)
     return -1;
