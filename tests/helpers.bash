@@ -63,6 +63,15 @@ pss_sum() { # of the tree under a pid, in KiB
   echo "$sum"
 }
 
+# The command, with the most memory that it had, in KiB, in a file.
+peak() { # file command...
+  python3 -c 'import os, sys
+pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+open(sys.argv[1], "w").write("%d\n" % usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))' "$@"
+}
+
 # For a command that must fail: bats takes no notice of `! command`.
 no() { if "$@"; then return 1; fi; }
 

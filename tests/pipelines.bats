@@ -104,15 +104,6 @@ restore_stream() {
   [ -z "$(ls -A "$tmp/image")" ]
 }
 
-# The command, with the most memory that it had, in KiB, in a file.
-peak() { # file command...
-  python3 -c 'import os, sys
-pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
-_, status, usage = os.wait4(pid, 0)
-open(sys.argv[1], "w").write("%d\n" % usage.ru_maxrss)
-sys.exit(os.waitstatus_to_exitcode(status))' "$@"
-}
-
 @test "no program needs more than 64 MiB and 4 MiB a processor, however large the target" {
   run_detached web "$fixtures/big" 300 "$tmp/count"
   eventually test -s "$tmp/count"

@@ -119,15 +119,9 @@ with open(sys.argv[1], "w") as out:
         out.flush()
         time.sleep(0.01)' "$tmp/log"
   eventually test -s "$tmp/log"
-  python3 - "$tmp/resident" ckpt-load --root "$reg" web >"$tmp/stream" 2>"$tmp/err" <<'END'
-import os, sys
-child = os.spawnvp(os.P_NOWAIT, sys.argv[2], sys.argv[2:])
-_, status, usage = os.wait4(child, 0)
-open(sys.argv[1], "w").write("%d\n" % usage.ru_maxrss)
-sys.exit(os.waitstatus_to_exitcode(status))
-END
+  peak "$tmp/peak" ckpt-load --root "$reg" web >"$tmp/stream" 2>"$tmp/err"
   grep -q 'stands still while it is copied: more memory than we hold' "$tmp/err"
-  [ "$(cat "$tmp/resident")" -lt $((72 << 10)) ]
+  [ "$(cat "$tmp/peak")" -lt $((72 << 10)) ]
   counts_on "$tmp/log"
   ckpt-run --root "$reg" --delete web --force
   close_others ckpt-rebuild --root "$reg" <"$tmp/stream"

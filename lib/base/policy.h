@@ -1,4 +1,6 @@
-/* How the kernel schedules us: sched(7). All of it is a wish; what is refused makes us slower only.
+/*
+ * How the kernel schedules us, and others: sched(7). What we ask for ourselves may be refused; then
+ * we are slower.
  */
 #ifndef CKPT_BASE_POLICY_H
 #define CKPT_BASE_POLICY_H

@@ -5,7 +5,6 @@
 #include "proc/pagemap.h"
 #include "stream/crc32c.h"
 #include "stream/wire.h"
-#include "tracee/remote.h"
 
 #include <fcntl.h>
 #include <stdio.h>

@@ -209,8 +209,7 @@ static bool is_held(const struct emitter *emitter, const struct vma *vma)
   return emitter->capture->copied || (of_fork && vma->advice & (VMA_DONTFORK | VMA_WIPEONFORK));
 }
 
-/* The private pages of the process, either those that are held or the others. */
-static int add_mappings(struct emitter *emitter, bool held, struct err *e)
+static int add_mappings(struct emitter *emitter, struct err *e)
 {
   const struct mm *mm = tree_mm(&emitter->capture->tree, emitter->space);
   AUTO_CLOSE int pagemap = pagemap_open(emitter->pid, e);
@@ -220,24 +219,11 @@ static int add_mappings(struct emitter *emitter, bool held, struct err *e)
   for (size_t i = 0; i < mm->vma_count; i++) {
     const struct vma *vma = &mm->vmas[i];
 
-    if (vma_is_private(vma) && is_held(emitter, vma) == held &&
+    if (vma_is_private(vma) && is_held(emitter, vma) == (emitter->holds != NULL) &&
         pagemap_scan(pagemap, vma->start, vma->end, vma->file != 0, add_run, emitter, e) < 0)
       return -1;
   }
   return finish(emitter, e);
-}
-
-static int emit_process(struct emitter *emitter, struct err *e)
-{
-  const struct source *source = emitter->source;
-
-  if (emit_inherited(emitter, e) < 0)
-    return -1;
-  for (size_t i = 0; i < source->held_count; i++) {
-    if (stream_write(emitter->writer, &source->held[i].frame, e) < 0)
-      return -1;
-  }
-  return emitter->capture->copied ? 0 : add_mappings(emitter, false, e);
 }
 
 /* Where a shared object is read: by a descriptor, or for fd -1 where a process maps part of it. */
@@ -397,25 +383,37 @@ int capture_objects(struct capture *capture, struct stream_writer *writer, struc
 }
 
 /* To the beginning of a process. */
-static void begin(struct emitter *emitter, struct source *source, pid_t pid)
+static void begin(struct emitter *emitter, struct source *source)
 {
+  bool of_snapshot = !emitter->holds && source->snapshot.tid;
+
   emitter->source = source;
-  emitter->pid = pid;
+  emitter->pid = of_snapshot ? source->snapshot.tid : source->pid;
   emitter->space = source->mm;
   emitter->address = UINT64_MAX;
   emitter->next_inherited = 0;
+}
+
+/* The private pages of a process: those that are held, if we hold, or else the others. */
+static int fetch_mappings(struct emitter *emitter, struct source *source, struct err *e)
+{
+  int result = fetch_open(&emitter->fetch, source, emitter->pid != source->pid, e);
+
+  if (result == 0)
+    result = add_mappings(emitter, e);
+  if (result == 0)
+    result = fetch_check(&emitter->fetch, e);
+  fetch_close(&emitter->fetch);
+  return result;
 }
 
 static int hold_process(struct emitter *emitter, struct source *source, struct err *e)
 {
   int result;
 
-  begin(emitter, source, source->pid);
   emitter->holds = source;
-  result = fetch_open(&emitter->fetch, source, false, e);
-  if (result == 0)
-    result = add_mappings(emitter, true, e);
-  fetch_close(&emitter->fetch);
+  begin(emitter, source);
+  result = fetch_mappings(emitter, source, e);
   return result == 0 && emitter->held_bytes > HOLD_LIMIT ? 1 : result;
 }
 
@@ -433,21 +431,24 @@ int capture_hold(struct capture *capture, struct stream_writer *writer, struct e
   return 0;
 }
 
-static int emit_source(struct emitter *emitter, struct source *source, struct err *e)
+static int emit_held(struct emitter *emitter, struct err *e)
 {
-  bool of_snapshot = source->snapshot.tid != 0;
-  int result;
+  const struct source *source = emitter->source;
 
-  begin(emitter, source, of_snapshot ? source->snapshot.tid : source->pid);
-  if (emitter->capture->copied)
-    return emit_process(emitter, e); /* it may be gone */
-  result = fetch_open(&emitter->fetch, source, of_snapshot, e);
-  if (result == 0)
-    result = emit_process(emitter, e);
-  if (result == 0)
-    result = fetch_check(&emitter->fetch, e);
-  fetch_close(&emitter->fetch);
-  return result;
+  for (size_t i = 0; i < source->held_count; i++) {
+    if (stream_write(emitter->writer, &source->held[i].frame, e) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+static int emit_process(struct emitter *emitter, struct source *source, struct err *e)
+{
+  begin(emitter, source);
+  if (emit_inherited(emitter, e) < 0 || emit_held(emitter, e) < 0)
+    return -1;
+  /* Of a tree that was copied that is all, and the process may be gone. */
+  return emitter->capture->copied ? 0 : fetch_mappings(emitter, source, e);
 }
 
 int capture_pages(struct capture *capture, struct stream_writer *writer, struct err *e)
@@ -459,7 +460,7 @@ int capture_pages(struct capture *capture, struct stream_writer *writer, struct 
 
     if (source->zombie)
       continue;
-    if (emit_source(&emitter, source, e) < 0)
+    if (emit_process(&emitter, source, e) < 0)
       return err_prefix(e, "pid %d", source->pid);
   }
   return 0;
