@@ -31,8 +31,8 @@ static struct shared *new_shared(void)
               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 }
 
-enum kind { SPINS, SLEEPS, HANDLES };
-static const char *const kinds[] = {"spins", "sleeps", "handles signals"};
+enum kind { SPINS, SLEEPS, HANDLES, HAS_BEEN_DEEP, KINDS };
+static const char *const kinds[] = {"spins", "sleeps", "handles signals", "has used its stack"};
 
 /* Needs as much of the stack as handlers do that print. */
 static void handler(int number)
@@ -48,6 +48,15 @@ static void slow_handler(int number)
   nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
 }
 
+/* Leaves something in every page of the stack that is mapped, and of some that were not. */
+static __attribute__((noinline)) void go_deep(void)
+{
+  volatile char text[300000];
+
+  for (size_t i = 0; i < sizeof(text); i += 8)
+    text[i] = (char)(i / 8 | 1);
+}
+
 /* Keeps values in callee- and caller-saved and vector registers across a short sleep or none. */
 static _Noreturn void target(struct shared *shared, enum kind kind)
 {
@@ -55,6 +64,8 @@ static _Noreturn void target(struct shared *shared, enum kind kind)
   signal(SIGUSR1, kind == HANDLES ? handler : SIG_IGN);
   signal(SIGUSR2, kind == HANDLES ? handler : SIG_IGN);
   signal(SIGTERM, kind == HANDLES ? slow_handler : SIG_IGN);
+  if (kind == HAS_BEEN_DEEP)
+    go_deep();
   for (uint64_t i = 1;; i++) {
     uint64_t a = i * 3, b = i * 5, c = i * 7;
     double d = (double)i;
@@ -204,13 +215,69 @@ static void test_heals(void)
          entry_find(&(struct tracee){.pid = pid, .tid = pid}, &maps, &restorer, &entry, &e) == 0,
      "entry found %s", e.text);
   ok(entry.frame != 0, "the first call heals itself, too");
+  entry_free(&entry);
   for (int wrong = 0; wrong < 2; wrong++) {
     uint64_t guess = restorer + (uint64_t)wrong;
 
     ok(entry_find(&(struct tracee){.pid = pid, .tid = pid}, &maps, &guess, &entry, &e) == 0 &&
            guess == restorer,
        "with a %s idea where, too %s", wrong ? "wrong" : "right", e.text);
+    entry_free(&entry);
   }
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+enum { END = 4 * 4096 };
+enum stack_end { UNTOUCHED, ZEROS, WRITTEN, STACK_ENDS };
+static const char *const stack_ends[] = {"untouched", "zeros", "written"};
+
+/* Its stack's low end, which /proc/PID/maps tells. */
+static uint64_t find_stack_end(pid_t pid)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  struct err e = {""};
+
+  if (proc_maps_read(pid, &maps, &e) == 0) {
+    for (size_t i = 0; i < maps.count; i++) {
+      if (strcmp(maps.maps[i].name, "[stack]") == 0)
+        return maps.maps[i].start;
+    }
+  }
+  return 0;
+}
+
+static bool access_end(pid_t pid, uint64_t at, uint8_t bytes[END], bool write)
+{
+  return remote_mem(pid, at, bytes, END, write, &(struct err){""}) == 0;
+}
+
+/*
+ * A tracer that is killed while it writes to the stack's end leaves a page of zeros without a mark;
+ * a program that was ever deep in its stack leaves what it had there.
+ */
+static void test_stack_end(enum stack_end kind)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  struct shared *shared = new_shared();
+  pid_t pid = start_target(shared, SLEEPS);
+  uint64_t at = find_stack_end(pid);
+  uint8_t before[END], after[END];
+  struct tracee tracee;
+  struct err e = {""};
+  uint64_t frame;
+
+  memset(before, kind == WRITTEN ? 0x5a : 0, sizeof(before));
+  ok(tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 && at &&
+         (kind == UNTOUCHED || access_end(pid, at, before, true)) &&
+         proc_maps_read(pid, &maps, &e) == 0 &&
+         tracee_begin_remote_known(&tracee, 1, &maps, &(uint64_t){0}, &e) == 0,
+     "a process whose stack's end is %s %s", stack_ends[kind], e.text);
+  frame = tracee.remote->boot.frame;
+  ok(frame >= at && frame < at + 4096, "is safe in its first call, too");
+  ok(tracee_end_remote(&tracee, &e) == 0 && tracee_detach(&tracee, &e) == 0 &&
+         access_end(pid, at, after, false) && memcmp(before, after, END) == 0,
+     "nothing stays behind there %s", e.text);
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
 }
@@ -615,12 +682,14 @@ int main(void)
   test_threads();
   test_dying_target();
   test_snapshot();
-  for (enum kind kind = SPINS; kind <= HANDLES; kind++)
+  for (enum kind kind = SPINS; kind < KINDS; kind++)
     test_calls(kind);
   test_heals();
+  for (enum stack_end kind = UNTOUCHED; kind < STACK_ENDS; kind++)
+    test_stack_end(kind);
   test_dying_between(SIGUSR1, "after");
   test_dying_between(SIGTERM, "during");
-  for (enum kind kind = SPINS; kind <= HANDLES; kind++)
+  for (enum kind kind = SPINS; kind < KINDS; kind++)
     test_dying_tracer(kind);
   test_copies_that_touch(); /* last: our stack, of which targets have a copy, leads to them */
   return done_testing();

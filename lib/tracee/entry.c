@@ -2,7 +2,7 @@
  * The first remote call of a process, before it has a trampoline page, goes through its vdso. So
  * that a thread survives the death of its tracer even there, the instructions behind the vdso's
  * `syscall` are followed on paper to their `ret`, which is made to return into the C library's
- * signal return (`mov $15, %eax; syscall`) with a signal frame in stack pages that were never used.
+ * signal return (`mov $15, %eax; syscall`) with a signal frame at the low end of its stack.
  */
 #include "base/cleanup.h"
 #include "base/io.h"
@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 
@@ -212,7 +213,7 @@ static uint64_t find_restorer(pid_t pid, const struct layout *layout, uint64_t g
   return 0;
 }
 
-/* No process's own: it marks pages that a tracer before us has borrowed. */
+/* No process's own: it marks pages that a tracer has borrowed. */
 static const uint8_t borrowed_mark[16] = {0x8b, 0x1f, 0x5e, 0xc3, 'c',  'k',  'p',  't',
                                           0x9d, 0x07, 0xe4, 0x61, 0xb2, 0x38, 0xd5, 0x4a};
 
@@ -224,45 +225,79 @@ static bool is_borrowed(const struct tracee *tracee, const struct range *stack)
          memcmp(mark, borrowed_mark, sizeof(mark)) == 0;
 }
 
-/*
- * Are the pages at the low end of the stack unused: never touched, or marked, below the stack, and
- * with no frame that a handler will return through?
- */
-static bool stack_end_is_unused(const struct tracee *tracee, const struct proc_maps *maps,
-                                const struct range *stack)
+/* Are the pages at the low end of the stack there, or swapped out? What is unknown might be. */
+static bool stack_end_is_touched(pid_t pid, const struct range *stack)
 {
   uint64_t entries[REMOTE_FRAME_SIZE / 4096];
   char path[64];
   AUTO_CLOSE int pagemap = -1;
   bool touched = false;
 
-  snprintf(path, sizeof(path), "/proc/%d/pagemap", tracee->pid);
+  snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
   pagemap = open(path, O_RDONLY | O_CLOEXEC);
   if (pagemap < 0 || io_pread(pagemap, entries, sizeof(entries),
                               (off_t)(stack->start / 4096 * 8)) != sizeof(entries))
-    return false;
+    return true;
   for (size_t i = 0; i < ARRAY_LEN(entries); i++)
     touched = touched || entries[i] >> 62; /* present or swapped */
-  if (!touched)
-    return true;
-  if (tracee->regs.rsp >= stack->start &&
-      tracee->regs.rsp < stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE)
-    return false;
-  return is_borrowed(tracee, stack) &&
-         !entry_stack_leads_to(tracee->pid, maps, tracee->regs.rsp, stack->start,
-                               stack->start + REMOTE_FRAME_SIZE);
+  return touched;
 }
 
-/* Room for a signal frame at the low end of the stack, or 0. */
-static uint64_t borrow_stack(const struct tracee *tracee, const struct proc_maps *maps,
-                             const struct range *stack)
+/*
+ * Can the pages at the low end of the stack be borrowed, and what is to stand in them afterwards?
+ * Nobody has touched them; or a tracer before us has borrowed them, and no handler will return
+ * through its frame; or they are zeros; or they are far below the pointer of this very stack.
+ */
+static bool stack_end_is_free(const struct tracee *tracee, const struct proc_maps *maps,
+                              const struct range *stack, uint8_t before[REMOTE_FRAME_SIZE])
 {
-  if (stack->end - stack->start < UINT64_C(4) * REMOTE_FRAME_SIZE ||
-      !stack_end_is_unused(tracee, maps, stack) ||
-      remote_mem(tracee->pid, stack->start, (void *)borrowed_mark, sizeof(borrowed_mark), true,
-                 &(struct err){""}) < 0)
+  const uint64_t rsp = tracee->regs.rsp;
+
+  memset(before, 0, REMOTE_FRAME_SIZE);
+  if (stack->end - stack->start < UINT64_C(4) * REMOTE_FRAME_SIZE)
+    return false;
+  if (!stack_end_is_touched(tracee->pid, stack))
+    return true;
+  if ((rsp >= stack->start && rsp < stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE) ||
+      read_memory(tracee->pid, stack->start, before, REMOTE_FRAME_SIZE) != REMOTE_FRAME_SIZE)
+    return false;
+  if (memcmp(before, borrowed_mark, sizeof(borrowed_mark)) == 0) {
+    memset(before, 0, REMOTE_FRAME_SIZE);
+    return !entry_stack_leads_to(tracee->pid, maps, rsp, stack->start,
+                                 stack->start + REMOTE_FRAME_SIZE);
+  }
+  return (rsp >= stack->start && rsp < stack->end) ||
+         (before[0] == 0 && memcmp(before, before + 1, REMOTE_FRAME_SIZE - 1) == 0);
+}
+
+/* Room for a signal frame at the low end of the stack, or 0. *before: what is there now. */
+static uint64_t find_frame(const struct tracee *tracee, const struct proc_maps *maps,
+                           const struct range *stack, uint8_t **before)
+{
+  *before = malloc(REMOTE_FRAME_SIZE);
+  if (*before && stack_end_is_free(tracee, maps, stack, *before))
+    return stack->start + SIGFRAME_ROOM_BELOW;
+  return 0;
+}
+
+int entry_borrow(const struct tracee *tracee, const struct entry *entry, struct err *e)
+{
+  return tracee_write(tracee, entry->frame - SIGFRAME_ROOM_BELOW, borrowed_mark,
+                      sizeof(borrowed_mark), e);
+}
+
+int entry_give_back(const struct tracee *tracee, const struct entry *entry, struct err *e)
+{
+  if (!entry->frame)
     return 0;
-  return stack->start + SIGFRAME_ROOM_BELOW;
+  return tracee_write(tracee, entry->frame - SIGFRAME_ROOM_BELOW, entry->before, REMOTE_FRAME_SIZE,
+                      e);
+}
+
+void entry_free(struct entry *entry)
+{
+  free(entry->before);
+  *entry = (struct entry){0};
 }
 
 static bool is_in(const struct range *range, uint64_t address)
@@ -370,12 +405,18 @@ size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *co
 int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64_t *restorer,
                struct entry *entry, struct err *e)
 {
+  AUTO_FREE uint8_t *before = NULL;
   struct layout layout;
+  uint64_t frame = 0;
 
   find_layout(maps, &layout);
   *restorer = find_restorer(tracee->pid, &layout, *restorer);
-  return find_entry(tracee->pid, &layout, *restorer ? borrow_stack(tracee, maps, &layout.stack) : 0,
-                    *restorer, entry, e);
+  if (*restorer)
+    frame = find_frame(tracee, maps, &layout.stack, &before);
+  if (find_entry(tracee->pid, &layout, frame, *restorer, entry, e) < 0)
+    return -1;
+  entry->before = TAKE_POINTER(before);
+  return 0;
 }
 
 int entry_find_plain(pid_t pid, struct entry *entry, struct err *e)

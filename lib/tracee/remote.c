@@ -77,6 +77,7 @@ void remote_free(struct remote *remote)
   if (!remote)
     return;
   close(remote->mem);
+  entry_free(&remote->boot);
   free(remote);
 }
 
@@ -94,7 +95,8 @@ static int write_sigframe(const struct tracee *tracee, const struct entry *entry
 
   if (entry->frame == 0)
     return 0;
-  if (sigframe_build(tracee, address, entry->restorer, frame, &size, e) < 0)
+  if (sigframe_build(tracee, address, entry->restorer, frame, &size, e) < 0 ||
+      (entry->before && entry_borrow(tracee, entry, e) < 0))
     return -1;
   return tracee_write(tracee, address, frame, size, e);
 }
@@ -365,7 +367,7 @@ static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
     errno = (int)-result;
     return err_sys(e, "pid %d: cannot make scratch memory", leader->pid);
   }
-  return 0;
+  return entry_give_back(leader, &remote->boot, e);
 }
 
 void remote_set_options(struct tracee *tracee)
@@ -487,12 +489,8 @@ int tracee_end_remote(struct tracee *leader, struct err *e)
     result = -1;
   if (remote_restore(leader, e) < 0)
     result = -1;
-  /* The frame stood in pages that were never used: they read as zeros before, they do again. */
-  if (remote->boot.frame && leader->stopped) {
-    const uint8_t zeros[SIGFRAME_SIZE] = {0};
-
-    tracee_write(leader, remote->boot.frame, zeros, sizeof(zeros), &(struct err){""});
-  }
+  if (leader->stopped && !leader->diverted)
+    entry_give_back(leader, &remote->boot, &(struct err){""});
   leader->remote = NULL;
   remote_free(remote);
   return result;
@@ -556,6 +554,7 @@ int remote_unmap(struct tracee *leader, struct err *e)
 {
   struct remote *remote = leader->remote;
 
+  entry_free(&remote->boot);
   if (entry_find_plain(leader->pid, &remote->boot, e) < 0 || unmap_trampoline(leader, e) < 0)
     return -1;
   remote_free(remote);

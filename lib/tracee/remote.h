@@ -25,6 +25,7 @@ struct entry {
   uint64_t rbp;
   uint64_t frame;    /* address of the signal frame that it leads to; 0: none, it cannot heal */
   uint64_t restorer; /* code that returns through the frame, its first word; 0: it is ours */
+  uint8_t *before;   /* REMOTE_FRAME_SIZE bytes that the frame's place is given back with */
 };
 
 /* One for each process. */
@@ -143,11 +144,21 @@ int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);
 /*
  * Finds how to make system calls in a process that has no trampoline: a `syscall` instruction of
  * the vdso, and where possible the way on from it to the C library's signal return and a frame in
- * stack pages that were never used. There, 16 bytes stay behind as a mark for the next tracer.
+ * pages at the low end of its stack that it does not use. Frees nothing of what *entry was: the
+ * caller's to free by entry_free.
  * *restorer: where that signal return may be (0: no idea); where it is.
  */
 int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64_t *restorer,
                struct entry *entry, struct err *e);
+
+/*
+ * Marks the frame's place, which the next tracer tells by this, before anything else is written
+ * there; and gives it back as it was, when the thread stands somewhere else. Only if it has a
+ * frame.
+ */
+int entry_borrow(const struct tracee *tracee, const struct entry *entry, struct err *e);
+int entry_give_back(const struct tracee *tracee, const struct entry *entry, struct err *e);
+void entry_free(struct entry *entry);
 
 /*
  * Remote mappings that a tracer that was killed left behind: they begin with `size` bytes of code,
