@@ -14,10 +14,11 @@ def floor(*words):
     return float(run(*fixture("floors", *words)))
 
 
-def disk_floor(directory, size):
+def disk_floor(directory, image):
+    """For the image's own bytes: what a disk, or who plays it, makes of them is part of it."""
     path = directory + "/floor"
     try:
-        return floor("disk", path, size)
+        return floor("disk", path, image)
     finally:
         os.unlink(path)
 

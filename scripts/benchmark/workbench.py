@@ -47,7 +47,7 @@ class Bench:
         """One of everything. A fresh program: zeros left out do not come back as pages."""
         def there(target, image):
             result = target.checkpoint(flags, image, keep=True)
-            result["disk"] = disk_floor(self.dir, result["image"])
+            result["disk"] = disk_floor(self.dir, image)
             result["memcpy"] = floor("memcpy", self.args.size * MIB)
             return result
 
