@@ -210,17 +210,16 @@ static void test_heals(void)
 
   struct shared *shared = new_shared();
   pid_t pid = start_target(shared, SLEEPS);
+  const struct tracee tracee = {.pid = pid, .tid = pid};
 
-  ok(proc_maps_read(pid, &maps, &e) == 0 &&
-         entry_find(&(struct tracee){.pid = pid, .tid = pid}, &maps, &restorer, &entry, &e) == 0,
+  ok(proc_maps_read(pid, &maps, &e) == 0 && entry_find(&tracee, &maps, &restorer, &entry, &e) == 0,
      "entry found %s", e.text);
   ok(entry.frame != 0, "the first call heals itself, too");
   entry_free(&entry);
   for (int wrong = 0; wrong < 2; wrong++) {
     uint64_t guess = restorer + (uint64_t)wrong;
 
-    ok(entry_find(&(struct tracee){.pid = pid, .tid = pid}, &maps, &guess, &entry, &e) == 0 &&
-           guess == restorer,
+    ok(entry_find(&tracee, &maps, &guess, &entry, &e) == 0 && guess == restorer,
        "with a %s idea where, too %s", wrong ? "wrong" : "right", e.text);
     entry_free(&entry);
   }
@@ -252,6 +251,20 @@ static bool access_end(pid_t pid, uint64_t at, uint8_t bytes[END], bool write)
   return remote_mem(pid, at, bytes, END, write, &(struct err){""}) == 0;
 }
 
+/* Is there room for a frame, with the stack's pointer there? */
+static bool is_free(const struct tracee *tracee, const struct proc_maps *maps, uint64_t rsp)
+{
+  struct tracee other = *tracee;
+  uint64_t restorer = 0;
+  struct entry entry;
+  bool found;
+
+  other.regs.rsp = rsp;
+  found = entry_find(&other, maps, &restorer, &entry, &(struct err){""}) == 0 && entry.frame;
+  entry_free(&entry);
+  return found;
+}
+
 /*
  * A tracer that is killed while it writes to the stack's end leaves a page of zeros without a mark;
  * a program that was ever deep in its stack leaves what it had there.
@@ -265,19 +278,100 @@ static void test_stack_end(enum stack_end kind)
   uint8_t before[END], after[END];
   struct tracee tracee;
   struct err e = {""};
-  uint64_t frame;
 
   memset(before, kind == WRITTEN ? 0x5a : 0, sizeof(before));
   ok(tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 && at &&
          (kind == UNTOUCHED || access_end(pid, at, before, true)) &&
-         proc_maps_read(pid, &maps, &e) == 0 &&
-         tracee_begin_remote_known(&tracee, 1, &maps, &(uint64_t){0}, &e) == 0,
+         proc_maps_read(pid, &maps, &e) == 0 && tracee_save(&tracee, &e) == 0,
      "a process whose stack's end is %s %s", stack_ends[kind], e.text);
-  frame = tracee.remote->boot.frame;
-  ok(frame >= at && frame < at + 4096, "is safe in its first call, too");
+  ok(is_free(&tracee, &maps, tracee.regs.rsp), "there is room for a frame");
+  ok(is_free(&tracee, &maps, (uint64_t)shared) == (kind != WRITTEN) &&
+         is_free(&tracee, &maps, at + 20000) == (kind == UNTOUCHED) &&
+         is_free(&tracee, &maps, 0) == (kind == UNTOUCHED),
+     "unless something may still be needed there");
+  ok(tracee_begin_remote_known(&tracee, 1, &maps, &(uint64_t){0}, &e) == 0 &&
+         tracee.remote->boot.frame > at && tracee.remote->boot.frame < at + 4096 &&
+         access_end(pid, at, after, false) && memcmp(before, after, END) == 0,
+     "nothing stands there between two calls %s", e.text);
   ok(tracee_end_remote(&tracee, &e) == 0 && tracee_detach(&tracee, &e) == 0 &&
          access_end(pid, at, after, false) && memcmp(before, after, END) == 0,
      "nothing stays behind there %s", e.text);
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+/* Ends as if killed while the thread stands behind a call through the vdso. */
+static _Noreturn void die_in_first_call(pid_t pid)
+{
+  struct tracee tracee;
+  struct err e = {""};
+  int64_t result;
+
+  if (seize_and_begin(pid, &tracee, &e) == 0 && remote_restore(&tracee, &e) == 0) {
+    tracee.remote->entry = tracee.remote->boot;
+    if (TRACEE_CALL(&tracee, &e, &result, SYS_getpid, 0, 0, 0, 0, 0, 0) == 0 && result == pid)
+      _exit(0);
+  }
+  fprintf(stderr, "# %s\n", e.text);
+  _exit(1);
+}
+
+/* A thread that stands by job control does not carry on by itself: the next tracer sees to it. */
+static void test_dying_in_first_call(void)
+{
+  struct shared *shared = new_shared();
+  pid_t pid = start_target(shared, SLEEPS);
+  struct tracee tracee;
+  struct err e = {""};
+  pid_t tracer;
+  int status;
+
+  kill(pid, SIGSTOP);
+  tracer = fork();
+  if (tracer == 0)
+    die_in_first_call(pid);
+  ok(waitpid(tracer, &status, 0) == tracer && status == 0, "a tracer dies in its first call");
+  ok(tracee_seize(&tracee, pid, pid, &e) == 0 && tracee_wait_stop(&tracee, 0, &e) == 0 &&
+         tracee_begin_remote(&tracee, &e) == 0 && tracee_end_remote(&tracee, &e) == 0 &&
+         tracee_detach(&tracee, &e) == 0,
+     "the next one comes while the process is stopped %s", e.text);
+  kill(pid, SIGCONT);
+  ok(counts_on(shared) && shared->wrong == 0 && waitpid(pid, &status, WNOHANG) == 0,
+     "it counts on, nothing wrong");
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, 0);
+}
+
+/* What a killed tracer has left at a stack's end says nothing about a thread that comes there. */
+static void test_old_frame(void)
+{
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+  struct shared *shared = new_shared();
+  pid_t pid = start_target(shared, SLEEPS);
+  struct tracee tracee;
+  struct err e = {""};
+  const struct entry *boot;
+
+  ok(seize_and_begin(pid, &tracee, &e) == 0 && proc_maps_read(pid, &maps, &e) == 0 &&
+         entry_borrow(&tracee, &tracee.remote->boot, &e) == 0 &&
+         tracee_write(&tracee, tracee.remote->boot.frame, &tracee.remote->boot.restorer, 8, &e) ==
+             0,
+     "a frame was left behind %s", e.text);
+  boot = &tracee.remote->boot;
+  {
+    struct user_regs_struct in_vdso = {.rip = boot->rip + 2, .rsp = 1 << 20, .rbp = boot->rbp};
+    struct user_regs_struct behind = {.rip = boot->restorer + 7, .rsp = boot->frame + 8};
+    struct user_regs_struct elsewhere = {.rip = (uint64_t)test_old_frame, .rsp = boot->frame + 8};
+
+    ok(entry_find_return(&tracee, &maps, &in_vdso) && in_vdso.rip == boot->restorer &&
+           in_vdso.rsp == boot->frame + 8,
+       "who stands behind the vdso's call returns through it");
+    ok(entry_find_return(&tracee, &maps, &behind) && behind.rip == boot->restorer,
+       "who is about to return, too");
+    ok(!entry_find_return(&tracee, &maps, &elsewhere), "a function that is so deep does not");
+  }
+  ok(tracee_end_remote(&tracee, &e) == 0 && tracee_detach(&tracee, &e) == 0 && counts_on(shared),
+     "it counts on %s", e.text);
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
 }
@@ -687,6 +781,8 @@ int main(void)
   test_heals();
   for (enum stack_end kind = UNTOUCHED; kind < STACK_ENDS; kind++)
     test_stack_end(kind);
+  test_dying_in_first_call();
+  test_old_frame();
   test_dying_between(SIGUSR1, "after");
   test_dying_between(SIGTERM, "during");
   for (enum kind kind = SPINS; kind < KINDS; kind++)

@@ -95,7 +95,7 @@ static int stop_one(pid_t pid, struct tracee *tracee, struct err *e)
     if (result == 2)
       return err_set(e, "pid %d: does not stop", pid);
     if (result == 0)
-      return tracee_save(tracee, e);
+      return 0;
     result = 0;
   }
   return result < 0 ? -1 : 1;
@@ -124,9 +124,7 @@ static int reap(struct watch *watch, const struct record *record, struct err *e)
       struct source *source = &watch->capture->sources[i];
 
       if (source->pid == record->pid && source->thread_count)
-        return tracee_save(&source->threads[0], e) < 0
-                   ? -1
-                   : reap_by(&source->threads[0], record->number, e);
+        return reap_by(&source->threads[0], record->number, e);
     }
     return 0;
   }

@@ -87,6 +87,8 @@ bool entry_stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp,
   uint64_t at = rsp & ~(sizeof(words[0]) - 1);
   uint64_t stop = end_of_mapping(maps, rsp);
 
+  if (stop == rsp)
+    return true;
   if (stop > at + STACK_SEARCHED)
     stop = at + STACK_SEARCHED;
   for (; at < stop; at += sizeof(words)) {
@@ -217,81 +219,99 @@ static uint64_t find_restorer(pid_t pid, const struct layout *layout, uint64_t g
 static const uint8_t borrowed_mark[16] = {0x8b, 0x1f, 0x5e, 0xc3, 'c',  'k',  'p',  't',
                                           0x9d, 0x07, 0xe4, 0x61, 0xb2, 0x38, 0xd5, 0x4a};
 
-static bool is_borrowed(const struct tracee *tracee, const struct range *stack)
-{
-  uint8_t mark[sizeof(borrowed_mark)];
+/* Bytes at the low end of a stack: the mark, the frame. Above them handlers may have to run. */
+enum { STACK_LEFT = 6 * REMOTE_FRAME_SIZE };
 
-  return read_memory(tracee->pid, stack->start, mark, sizeof(mark)) == sizeof(mark) &&
-         memcmp(mark, borrowed_mark, sizeof(mark)) == 0;
+static bool has_mark(const uint8_t *bytes)
+{
+  return memcmp(bytes, borrowed_mark, sizeof(borrowed_mark)) == 0;
+}
+
+static bool is_in(const struct range *range, uint64_t address)
+{
+  return address >= range->start && address < range->end;
 }
 
 /* Are the pages at the low end of the stack there, or swapped out? What is unknown might be. */
-static bool stack_end_is_touched(pid_t pid, const struct range *stack)
+static bool stack_end_is_touched(pid_t pid, const struct range *stack, size_t size)
 {
   uint64_t entries[REMOTE_FRAME_SIZE / 4096];
+  size_t count = (size + 4095) / 4096;
   char path[64];
   AUTO_CLOSE int pagemap = -1;
   bool touched = false;
 
   snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
   pagemap = open(path, O_RDONLY | O_CLOEXEC);
-  if (pagemap < 0 || io_pread(pagemap, entries, sizeof(entries),
-                              (off_t)(stack->start / 4096 * 8)) != sizeof(entries))
+  if (pagemap < 0 ||
+      io_pread(pagemap, entries, count * sizeof(entries[0]), (off_t)(stack->start / 4096 * 8)) !=
+          (ssize_t)(count * sizeof(entries[0])))
     return true;
-  for (size_t i = 0; i < ARRAY_LEN(entries); i++)
+  for (size_t i = 0; i < count; i++)
     touched = touched || entries[i] >> 62; /* present or swapped */
   return touched;
 }
 
 /*
- * Can the pages at the low end of the stack be borrowed, and what is to stand in them afterwards?
- * Nobody has touched them; or a tracer before us has borrowed them, and no handler will return
- * through its frame; or they are zeros; or they are far below the pointer of this very stack.
+ * Can bytes at the low end of the stack be borrowed, and what is to stand there afterwards? Nobody
+ * has touched their pages; or a tracer before us has borrowed them, or they are far below the
+ * pointer of this very stack, or zeros, and nothing above leads there: a handler that returns
+ * through the frame, or one on an alternate stack above whom it has interrupted.
  */
 static bool stack_end_is_free(const struct tracee *tracee, const struct proc_maps *maps,
-                              const struct range *stack, uint8_t before[REMOTE_FRAME_SIZE])
+                              const struct range *stack, uint8_t *before, size_t size)
 {
+  const struct range near = {stack->start, stack->start + STACK_LEFT};
   const uint64_t rsp = tracee->regs.rsp;
 
-  memset(before, 0, REMOTE_FRAME_SIZE);
-  if (stack->end - stack->start < UINT64_C(4) * REMOTE_FRAME_SIZE)
+  memset(before, 0, size);
+  if (stack->end < near.end)
     return false;
-  if (!stack_end_is_touched(tracee->pid, stack))
+  if (!stack_end_is_touched(tracee->pid, stack, size))
     return true;
-  if ((rsp >= stack->start && rsp < stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE) ||
-      read_memory(tracee->pid, stack->start, before, REMOTE_FRAME_SIZE) != REMOTE_FRAME_SIZE)
+  if (is_in(&near, rsp) || read_memory(tracee->pid, stack->start, before, size) != (ssize_t)size ||
+      entry_stack_leads_to(tracee->pid, maps, rsp, stack->start,
+                           stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE))
     return false;
-  if (memcmp(before, borrowed_mark, sizeof(borrowed_mark)) == 0) {
-    memset(before, 0, REMOTE_FRAME_SIZE);
-    return !entry_stack_leads_to(tracee->pid, maps, rsp, stack->start,
-                                 stack->start + REMOTE_FRAME_SIZE);
+  if (has_mark(before)) {
+    memset(before, 0, size);
+    return true;
   }
-  return (rsp >= stack->start && rsp < stack->end) ||
-         (before[0] == 0 && memcmp(before, before + 1, REMOTE_FRAME_SIZE - 1) == 0);
+  return is_in(stack, rsp) || (before[0] == 0 && memcmp(before, before + 1, size - 1) == 0);
 }
 
-/* Room for a signal frame at the low end of the stack, or 0. *before: what is there now. */
+/* Room for a signal frame at the low end of the stack: its address, or 0. */
 static uint64_t find_frame(const struct tracee *tracee, const struct proc_maps *maps,
-                           const struct range *stack, uint8_t **before)
+                           const struct range *stack, uint8_t **before, size_t *size)
 {
-  *before = malloc(REMOTE_FRAME_SIZE);
-  if (*before && stack_end_is_free(tracee, maps, stack, *before))
+  *size = SIGFRAME_ROOM_BELOW + sigframe_size(tracee);
+  if (*size > REMOTE_FRAME_SIZE)
+    return 0;
+  *before = malloc(*size);
+  if (*before && stack_end_is_free(tracee, maps, stack, *before, *size))
     return stack->start + SIGFRAME_ROOM_BELOW;
   return 0;
 }
 
 int entry_borrow(const struct tracee *tracee, const struct entry *entry, struct err *e)
 {
+  if (!entry->frame || !entry->before)
+    return 0;
   return tracee_write(tracee, entry->frame - SIGFRAME_ROOM_BELOW, borrowed_mark,
                       sizeof(borrowed_mark), e);
 }
 
 int entry_give_back(const struct tracee *tracee, const struct entry *entry, struct err *e)
 {
-  if (!entry->frame)
+  const uint64_t start = entry->frame - SIGFRAME_ROOM_BELOW;
+  const size_t mark = sizeof(borrowed_mark);
+
+  if (!entry->frame || !entry->before)
     return 0;
-  return tracee_write(tracee, entry->frame - SIGFRAME_ROOM_BELOW, entry->before, REMOTE_FRAME_SIZE,
-                      e);
+  /* The mark last: if we are killed before, what is left is known for what it is. */
+  return tracee_write(tracee, start + mark, entry->before + mark, entry->borrowed - mark, e) < 0
+             ? -1
+             : tracee_write(tracee, start, entry->before, mark, e);
 }
 
 void entry_free(struct entry *entry)
@@ -300,26 +320,27 @@ void entry_free(struct entry *entry)
   *entry = (struct entry){0};
 }
 
-static bool is_in(const struct range *range, uint64_t address)
-{
-  return address >= range->start && address < range->end;
-}
-
 bool entry_find_return(const struct tracee *tracee, const struct proc_maps *maps,
                        struct user_regs_struct *regs)
 {
+  uint8_t mark[sizeof(borrowed_mark)];
+  struct range low, code;
   struct layout layout;
-  struct range low;
   uint64_t frame, restorer;
 
   find_layout(maps, &layout);
   frame = layout.stack.start + SIGFRAME_ROOM_BELOW;
   low = (struct range){layout.stack.start, frame + SIGFRAME_ROOM_BELOW + 17};
-  /* No thread comes so near to the end of its stack and leaves the mark as it was. */
-  if ((!is_in(&low, regs->rsp) && !(is_in(&layout.vdso, regs->rip) && is_in(&low, regs->rbp))) ||
-      !is_borrowed(tracee, &layout.stack) ||
+  if (!is_in(&low, regs->rsp) && !is_in(&low, regs->rbp))
+    return false;
+  if (read_memory(tracee->pid, layout.stack.start, mark, sizeof(mark)) != sizeof(mark) ||
+      !has_mark(mark) ||
       read_memory(tracee->pid, frame, &restorer, sizeof(restorer)) != sizeof(restorer) ||
       !is_restorer(tracee->pid, &layout, restorer))
+    return false;
+  /* Whose stack has come down to an old mark by itself is somewhere else. */
+  code = (struct range){restorer, restorer + sizeof(with_rax) + 1};
+  if (!is_in(&layout.vdso, regs->rip) && !(is_in(&code, regs->rip) && is_in(&low, regs->rsp)))
     return false;
   regs->rip = restorer;
   regs->rsp = frame + 8;
@@ -408,14 +429,16 @@ int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64
   AUTO_FREE uint8_t *before = NULL;
   struct layout layout;
   uint64_t frame = 0;
+  size_t size = 0;
 
   find_layout(maps, &layout);
   *restorer = find_restorer(tracee->pid, &layout, *restorer);
   if (*restorer)
-    frame = find_frame(tracee, maps, &layout.stack, &before);
+    frame = find_frame(tracee, maps, &layout.stack, &before, &size);
   if (find_entry(tracee->pid, &layout, frame, *restorer, entry, e) < 0)
     return -1;
   entry->before = TAKE_POINTER(before);
+  entry->borrowed = size;
   return 0;
 }
 

@@ -91,14 +91,13 @@ static int write_sigframe(const struct tracee *tracee, const struct entry *entry
 {
   uint8_t frame[SIGFRAME_SIZE];
   uint64_t address = entry->frame + slot_offset(tracee);
-  size_t size;
 
   if (entry->frame == 0)
     return 0;
-  if (sigframe_build(tracee, address, entry->restorer, frame, &size, e) < 0 ||
-      (entry->before && entry_borrow(tracee, entry, e) < 0))
+  if (sigframe_build(tracee, address, entry->restorer, frame, e) < 0 ||
+      entry_borrow(tracee, entry, e) < 0)
     return -1;
-  return tracee_write(tracee, address, frame, size, e);
+  return tracee_write(tracee, address, frame, sigframe_size(tracee), e);
 }
 
 /*
@@ -426,8 +425,13 @@ int tracee_begin_remote_known(struct tracee *threads, size_t count, const struct
 
 int tracee_begin_remote(struct tracee *leader, struct err *e)
 {
+  CLEANUP(proc_maps_free) struct proc_maps maps = {0};
+
+  if (proc_maps_read(leader->pid, &maps, e) != 0 || tracee_heal(leader, 1, &maps, e) < 0 ||
+      tracee_save(leader, e) < 0)
+    return -1;
   remote_set_options(leader);
-  return remote_begin_at(leader, 0, e);
+  return begin(leader, 0, 1, &maps, &(uint64_t){0}, e);
 }
 
 void tracee_share_remote(struct tracee *threads, size_t count)
@@ -489,8 +493,8 @@ int tracee_end_remote(struct tracee *leader, struct err *e)
     result = -1;
   if (remote_restore(leader, e) < 0)
     result = -1;
-  if (leader->stopped && !leader->diverted)
-    entry_give_back(leader, &remote->boot, &(struct err){""});
+  if (leader->stopped && !leader->diverted && entry_give_back(leader, &remote->boot, e) < 0)
+    result = -1;
   leader->remote = NULL;
   remote_free(remote);
   return result;

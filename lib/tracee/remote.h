@@ -25,7 +25,8 @@ struct entry {
   uint64_t rbp;
   uint64_t frame;    /* address of the signal frame that it leads to; 0: none, it cannot heal */
   uint64_t restorer; /* code that returns through the frame, its first word; 0: it is ours */
-  uint8_t *before;   /* REMOTE_FRAME_SIZE bytes that the frame's place is given back with */
+  uint8_t *before;   /* what the bytes that are borrowed for it are given back with; NULL: none */
+  size_t borrowed;   /* how many, from the mark on */
 };
 
 /* One for each process. */
@@ -152,9 +153,9 @@ int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64
                struct entry *entry, struct err *e);
 
 /*
- * Marks the frame's place, which the next tracer tells by this, before anything else is written
- * there; and gives it back as it was, when the thread stands somewhere else. Only if it has a
- * frame.
+ * Marks the bytes that the entry borrows, by which the next tracer tells them, before anything else
+ * is written there; and gives them back as they were, when the thread stands somewhere else. An
+ * entry that borrows none has nothing done.
  */
 int entry_borrow(const struct tracee *tracee, const struct entry *entry, struct err *e);
 int entry_give_back(const struct tracee *tracee, const struct entry *entry, struct err *e);
@@ -173,10 +174,11 @@ size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *co
 
 /*
  * Writes the signal frame that rt_sigreturn(2) takes to resume the thread as it was saved
- * (arch/x86/kernel/signal_64.c). `address` is where it will stand; frame has room for
- * SIGFRAME_SIZE bytes, of which it takes *size.
+ * (arch/x86/kernel/signal_64.c). `address` is where it will stand; it takes
+ * sigframe_size bytes, of SIGFRAME_SIZE that frame has room for.
  */
+size_t sigframe_size(const struct tracee *tracee);
 int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t restorer, void *frame,
-                   size_t *size, struct err *e);
+                   struct err *e);
 
 #endif

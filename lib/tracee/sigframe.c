@@ -53,7 +53,7 @@ static void fill_registers(greg_t *out, const struct user_regs_struct *in)
 }
 
 /* The extended state as the kernel would have put it there: NT_X86_XSTATE plus its markers. */
-static int fill_xstate(const struct tracee *tracee, uint8_t *out, size_t *size, struct err *e)
+static int fill_xstate(const struct tracee *tracee, uint8_t *out, struct err *e)
 {
   const struct blob *xstate = &tracee->xstate;
   const uint32_t magic2 = FP_XSTATE_MAGIC2;
@@ -71,12 +71,16 @@ static int fill_xstate(const struct tracee *tracee, uint8_t *out, size_t *size, 
   memcpy(&software.features, xstate->data + XSTATE_SOFTWARE, sizeof(software.features));
   memcpy(out + XSTATE_SOFTWARE, &software, sizeof(software));
   memcpy(out + xstate->size, &magic2, sizeof(magic2));
-  *size = xstate->size + sizeof(magic2);
   return 0;
 }
 
+size_t sigframe_size(const struct tracee *tracee)
+{
+  return XSTATE_OFFSET + tracee->xstate.size + FP_XSTATE_MAGIC2_SIZE;
+}
+
 int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t restorer, void *frame,
-                   size_t *size, struct err *e)
+                   struct err *e)
 {
   struct rt_sigframe head = {.restorer = restorer};
   struct user_regs_struct regs = tracee->regs;
@@ -90,10 +94,7 @@ int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t resto
   head.context.uc_stack.ss_flags = ~0;
   memcpy(&head.context.uc_sigmask, &tracee->sigmask, sizeof(tracee->sigmask));
   memcpy(frame, &head, sizeof(head) < XSTATE_OFFSET ? sizeof(head) : XSTATE_OFFSET);
-  if (fill_xstate(tracee, (uint8_t *)frame + XSTATE_OFFSET, size, e) < 0)
-    return -1;
-  *size += XSTATE_OFFSET;
-  return 0;
+  return fill_xstate(tracee, (uint8_t *)frame + XSTATE_OFFSET, e);
 }
 
 int tracee_xstate_features(uint64_t *features, uint32_t *size, struct err *e)

@@ -61,7 +61,8 @@ void tracee_resolve_restart(struct user_regs_struct *regs);
 int tracee_detach(struct tracee *tracee, struct err *e);
 
 /*
- * Prepares the process for remote system calls: maps a trampoline page into it through `leader`.
+ * Prepares the process for remote system calls: heals `leader` (tracee_heal), reads its registers,
+ * and maps a trampoline page into the process through it.
  * Its other threads may then use it, too: tracee_share_remote, whose first thread is the leader.
  * tracee_end_remote unmaps it and puts the registers of all back.
  */
