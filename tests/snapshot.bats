@@ -213,20 +213,20 @@ with open(sys.argv[1], "w") as out:
   grep -q "b'fork' b'wipe' b'plain'" "$tmp/log"
 }
 
-# A group with a limit, of whichever version the machine has for memory; skips where there is none.
-make_group() { # bytes
-  group=/sys/fs/cgroup/memory/ckpt-test-$$
-  limit=memory.limit_in_bytes
+# A group with a limit, of whichever version the machine has; skips where there is none.
+make_group() { # controller, its limit in v1, in v2, value
+  local limit=$2
+  group=/sys/fs/cgroup/$1/ckpt-test-$$
   if ! mkdir "$group" 2>/dev/null; then
     group=/sys/fs/cgroup/ckpt-test-$$
-    limit=memory.max
-    mkdir "$group" 2>/dev/null || { group= && skip "no memory control group can be made here"; }
+    limit=$3
+    mkdir "$group" 2>/dev/null || { group= && skip "no control group can be made here"; }
   fi
-  echo "$1" >"$group/$limit" || skip "no limit can be set here"
+  echo "$4" >"$group/$limit" || skip "no limit can be set here"
 }
 
 @test "a hard writer at its memory limit is never killed: the tree stands still instead" {
-  make_group $((80 << 20))
+  make_group memory memory.limit_in_bytes memory.max $((80 << 20))
   start 64
   echo "$target" >"$group/cgroup.procs"
   # What it has now is charged elsewhere: a copy of itself makes it the group's.
@@ -236,10 +236,21 @@ make_group() { # bytes
   for i in 1 2 3; do
     run ckpt-checkpoint --root "$reg" --image-path "$tmp/image$i" --leave-running web
     [ "$status" -eq 0 ]
-    [[ $output == *"stands still while it is copied"*"there is room for"* ]]
+    [[ $output == *"stands still while it is copied"*"may need "*" MiB; there is room for "* ]]
     counts_on "$tmp/count"
     [ "$(pid_of web)" = "$target" ]
   done
+}
+
+@test "a group that has no room for more processes: the tree stands still instead" {
+  make_group pids pids.max pids.max 2
+  start 24
+  echo "$target" >"$group/cgroup.procs"
+  run ckpt-checkpoint --root "$reg" --image-path "$tmp/image" --leave-running web
+  [ "$status" -eq 0 ]
+  [[ $output == *"a copy on write needs 3 processes; there is room for 1" ]]
+  counts_on "$tmp/count"
+  [ "$(cat "$group/pids.events")" = "max 0" ]
 }
 
 @test "a snapshot's pages that the program may not read itself are in the image" {

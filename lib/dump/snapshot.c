@@ -59,9 +59,14 @@ bool snapshot_fits(const struct capture *capture)
   if (need.processes == 0 ||
       (headroom.memory >= bytes && headroom.pids >= need.processes + SPARE_PIDS))
     return true;
-  warn_user("the tree stands still while it is copied: a copy on write may need %" PRIu64
-            " MiB and %zu processes; there is room for %" PRIu64 " MiB and %" PRIu64,
-            bytes >> 20, need.processes, headroom.memory >> 20, headroom.pids);
+  if (headroom.memory < bytes)
+    warn_user("the tree stands still while it is copied: a copy on write may need %" PRIu64
+              " MiB; there is room for %" PRIu64,
+              bytes >> 20, headroom.memory >> 20);
+  else
+    warn_user("the tree stands still while it is copied: a copy on write needs %zu processes; "
+              "there is room for %" PRIu64,
+              need.processes + SPARE_PIDS, headroom.pids);
   return false;
 }
 
