@@ -269,11 +269,9 @@ static bool is_free(const struct tracee *tracee, const struct proc_maps *maps, u
  * A tracer that is killed while it writes to the stack's end leaves a page of zeros without a mark;
  * a program that was ever deep in its stack leaves what it had there.
  */
-static void test_stack_end(enum stack_end kind)
+static void test_stack_end(enum stack_end kind, pid_t pid, struct shared *shared)
 {
   CLEANUP(proc_maps_free) struct proc_maps maps = {0};
-  struct shared *shared = new_shared();
-  pid_t pid = start_target(shared, SLEEPS);
   uint64_t at = find_stack_end(pid);
   uint8_t before[END], after[END];
   struct tracee tracee;
@@ -298,6 +296,21 @@ static void test_stack_end(enum stack_end kind)
      "nothing stays behind there %s", e.text);
   kill(pid, SIGKILL);
   waitpid(pid, NULL, 0);
+}
+
+/* All start before we know where it is: our stack, of which they have a copy, must not lead there.
+ */
+static void test_stack_ends(void)
+{
+  struct shared *shared[STACK_ENDS];
+  pid_t pids[STACK_ENDS];
+
+  for (enum stack_end kind = UNTOUCHED; kind < STACK_ENDS; kind++) {
+    shared[kind] = new_shared();
+    pids[kind] = start_target(shared[kind], SLEEPS);
+  }
+  for (enum stack_end kind = UNTOUCHED; kind < STACK_ENDS; kind++)
+    test_stack_end(kind, pids[kind], shared[kind]);
 }
 
 /* Ends as if killed while the thread stands behind a call through the vdso. */
@@ -773,14 +786,13 @@ static void test_threads(void)
 
 int main(void)
 {
+  test_stack_ends(); /* first: see there */
   test_threads();
   test_dying_target();
   test_snapshot();
   for (enum kind kind = SPINS; kind < KINDS; kind++)
     test_calls(kind);
   test_heals();
-  for (enum stack_end kind = UNTOUCHED; kind < STACK_ENDS; kind++)
-    test_stack_end(kind);
   test_dying_in_first_call();
   test_old_frame();
   test_dying_between(SIGUSR1, "after");
