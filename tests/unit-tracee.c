@@ -313,6 +313,30 @@ static void test_stack_ends(void)
     test_stack_end(kind, pids[kind], shared[kind]);
 }
 
+/* On a processor with AMX the state has room for tiles, which a thread has to ask the kernel for.
+ */
+static void test_large_state(void)
+{
+  static uint8_t state[11008];
+  static uint64_t frame[SIGFRAME_SIZE / 8 + 1];
+  const uint32_t magic2 = FP_XSTATE_MAGIC2;
+  const uint64_t x87_sse_avx = 7;
+  struct tracee tracee = {.tid = 1, .pid = 1, .xstate = {.data = state, .size = sizeof(state)}};
+  struct err e = {""};
+  size_t size;
+
+  memset(state, 0x5a, sizeof(state));
+  memcpy(state + 512, &x87_sse_avx, sizeof(x87_sse_avx));
+  size = sigframe_size(&tracee);
+  ok(size >= 576 + 256 && size <= 320 + 576 + 256 + 4, "tiles that are not in use are left out");
+  ok(sigframe_build(&tracee, 4096, 0, frame, &e) == 0 &&
+         memcmp((uint8_t *)frame + size - 4, &magic2, 4) == 0 &&
+         memcmp((uint8_t *)frame + size - 4 - 256, state + 576, 256) == 0,
+     "the rest is there %s", e.text);
+  tracee.xstate.size = 2696;
+  ok(sigframe_size(&tracee) == 320 + 2696 + 4, "a state without room for them is there in all");
+}
+
 /* Ends as if killed while the thread stands behind a call through the vdso. */
 static _Noreturn void die_in_first_call(pid_t pid)
 {
@@ -793,6 +817,7 @@ int main(void)
   for (enum kind kind = SPINS; kind < KINDS; kind++)
     test_calls(kind);
   test_heals();
+  test_large_state();
   test_dying_in_first_call();
   test_old_frame();
   test_dying_between(SIGUSR1, "after");

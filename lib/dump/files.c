@@ -172,10 +172,9 @@ static int with_description(const struct object_source *object, struct err *e)
 
 /* Like kcmp(2): 0 they are the same, 1 the object is the lesser one, 2 the greater. By inode first.
  */
-static long compare_descriptions(const struct object_source *object, const struct known_file *known)
+static long compare_descriptions(pid_t self, const struct object_source *object,
+                                 const struct known_file *known)
 {
-  pid_t self = getpid();
-
   if (object->stat.st_ino != known->inode)
     return object->stat.st_ino < known->inode ? 1 : 2;
   if (object->stat.st_dev != known->device)
@@ -191,12 +190,13 @@ static int find_description(const struct capture *capture, const struct object_s
                             size_t *place, uint32_t *id, struct err *e)
 {
   size_t low = 0, high = capture->description_count;
+  pid_t self = getpid();
 
   *id = 0;
   while (low < high && *id == 0) {
     size_t middle = low + (high - low) / 2;
     uint32_t known = capture->descriptions[middle];
-    long order = compare_descriptions(object, &capture->known[known - 1]);
+    long order = compare_descriptions(self, object, &capture->known[known - 1]);
 
     if (order < 0)
       return err_sys(e, "kcmp");

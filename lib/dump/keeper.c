@@ -82,23 +82,31 @@ static void listen_to(struct watch *watch, int pipe)
   }
 }
 
-/* One thread of the process, stopped; 1 when the process is gone. */
+/* 1: it is gone. */
+static int stop_thread(pid_t pid, pid_t tid, struct tracee *tracee, struct err *e)
+{
+  int result = tracee_seize(tracee, pid, tid, e);
+
+  if (result == 0)
+    result = tracee_wait_stop(tracee, now_ms() + REAP_PATIENCE_MS, e);
+  return result == 2 ? err_set(e, "pid %d: does not stop", pid) : result;
+}
+
+/* One thread of the process, the first if it lives, stopped; 1 when the process is gone. */
 static int stop_one(pid_t pid, struct tracee *tracee, struct err *e)
 {
   CLEANUP(proc_list_free) struct proc_list threads = {0};
-  int result = proc_threads(pid, &threads, e);
+  int result = stop_thread(pid, pid, tracee, e);
 
-  for (size_t i = 0; i < threads.count && result == 0; i++) {
-    if (tracee_seize(tracee, pid, threads.items[i], e) != 0)
-      continue;
-    result = tracee_wait_stop(tracee, now_ms() + REAP_PATIENCE_MS, e);
-    if (result == 2)
-      return err_set(e, "pid %d: does not stop", pid);
-    if (result == 0)
-      return 0;
-    result = 0;
-  }
-  return result < 0 ? -1 : 1;
+  if (result != 1)
+    return result;
+  result = proc_threads(pid, &threads, e);
+  if (result != 0)
+    return result;
+  result = 1;
+  for (size_t i = 0; i < threads.count && result == 1; i++)
+    result = stop_thread(pid, threads.items[i], tracee, e);
+  return result;
 }
 
 /* The target's own wait for its child, made in its place. */

@@ -62,7 +62,7 @@ bool snapshot_fits(const struct capture *capture)
   if (headroom.memory < bytes)
     warn_user("the tree stands still while it is copied: a copy on write may need %" PRIu64
               " MiB; there is room for %" PRIu64,
-              bytes >> 20, headroom.memory >> 20);
+              (bytes + (1 << 20) - 1) >> 20, headroom.memory >> 20);
   else
     warn_user("the tree stands still while it is copied: a copy on write needs %zu processes; "
               "there is room for %" PRIu64,

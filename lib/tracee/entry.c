@@ -2,7 +2,7 @@
  * The first remote call of a process, before it has a trampoline page, goes through its vdso. So
  * that a thread survives the death of its tracer even there, the instructions behind the vdso's
  * `syscall` are followed on paper to their `ret`, which is made to return into the C library's
- * signal return (`mov $15, %eax; syscall`) with a signal frame at the low end of its stack.
+ * signal return (`mov $15, %eax; syscall`) with a signal frame at the low end of the stack.
  */
 #include "base/cleanup.h"
 #include "base/io.h"
@@ -219,9 +219,6 @@ static uint64_t find_restorer(pid_t pid, const struct layout *layout, uint64_t g
 static const uint8_t borrowed_mark[16] = {0x8b, 0x1f, 0x5e, 0xc3, 'c',  'k',  'p',  't',
                                           0x9d, 0x07, 0xe4, 0x61, 0xb2, 0x38, 0xd5, 0x4a};
 
-/* Bytes at the low end of a stack: the mark, the frame. Above them handlers may have to run. */
-enum { STACK_LEFT = 6 * REMOTE_FRAME_SIZE };
-
 static bool has_mark(const uint8_t *bytes)
 {
   return memcmp(bytes, borrowed_mark, sizeof(borrowed_mark)) == 0;
@@ -254,15 +251,16 @@ static bool stack_end_is_touched(pid_t pid, const struct range *stack, size_t si
 
 /*
  * Can bytes at the low end of the stack be borrowed, and what is to stand there afterwards? Nobody
- * has touched their pages; or a tracer before us has borrowed them, or they are far below the
- * pointer of this very stack, or zeros, and nothing above leads there: a handler that returns
- * through the frame, or one on an alternate stack above whom it has interrupted.
+ * has touched their pages; or a tracer before us has borrowed them, or they are below the pointer
+ * of this very stack, or zeros, and nothing above leads there: a handler that returns through the
+ * frame, or one on an alternate stack above whom it has interrupted.
  */
 static bool stack_end_is_free(const struct tracee *tracee, const struct proc_maps *maps,
                               const struct range *stack, uint8_t *before, size_t size)
 {
-  const struct range near = {stack->start, stack->start + STACK_LEFT};
+  const struct range near = {stack->start, stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE};
   const uint64_t rsp = tracee->regs.rsp;
+  const bool is_own = is_in(stack, rsp);
 
   memset(before, 0, size);
   if (stack->end < near.end)
@@ -270,22 +268,25 @@ static bool stack_end_is_free(const struct tracee *tracee, const struct proc_map
   if (!stack_end_is_touched(tracee->pid, stack, size))
     return true;
   if (is_in(&near, rsp) || read_memory(tracee->pid, stack->start, before, size) != (ssize_t)size ||
-      entry_stack_leads_to(tracee->pid, maps, rsp, stack->start,
-                           stack->start + UINT64_C(2) * REMOTE_FRAME_SIZE))
+      entry_stack_leads_to(tracee->pid, maps, rsp, near.start, near.end) ||
+      (!is_own && entry_stack_leads_to(tracee->pid, maps, near.end, near.start, near.end)))
     return false;
   if (has_mark(before)) {
-    memset(before, 0, size);
+    memset(before, 0, sizeof(borrowed_mark));
     return true;
   }
-  return is_in(stack, rsp) || (before[0] == 0 && memcmp(before, before + 1, size - 1) == 0);
+  return is_own || (before[0] == 0 && memcmp(before, before + 1, size - 1) == 0);
 }
 
-/* Room for a signal frame at the low end of the stack: its address, or 0. */
+/*
+ * Room for a signal frame at the low end of the stack: its address, or 0. The stack is the first
+ * thread's, who stands if it is the tracee itself.
+ */
 static uint64_t find_frame(const struct tracee *tracee, const struct proc_maps *maps,
                            const struct range *stack, uint8_t **before, size_t *size)
 {
   *size = SIGFRAME_ROOM_BELOW + sigframe_size(tracee);
-  if (*size > REMOTE_FRAME_SIZE)
+  if (tracee->tid != tracee->pid || *size > REMOTE_FRAME_SIZE)
     return 0;
   *before = malloc(*size);
   if (*before && stack_end_is_free(tracee, maps, stack, *before, *size))
@@ -295,7 +296,7 @@ static uint64_t find_frame(const struct tracee *tracee, const struct proc_maps *
 
 int entry_borrow(const struct tracee *tracee, const struct entry *entry, struct err *e)
 {
-  if (!entry->frame || !entry->before)
+  if (!entry->before)
     return 0;
   return tracee_write(tracee, entry->frame - SIGFRAME_ROOM_BELOW, borrowed_mark,
                       sizeof(borrowed_mark), e);
@@ -306,7 +307,7 @@ int entry_give_back(const struct tracee *tracee, const struct entry *entry, stru
   const uint64_t start = entry->frame - SIGFRAME_ROOM_BELOW;
   const size_t mark = sizeof(borrowed_mark);
 
-  if (!entry->frame || !entry->before)
+  if (!entry->before)
     return 0;
   /* The mark last: if we are killed before, what is left is known for what it is. */
   return tracee_write(tracee, start + mark, entry->before + mark, entry->borrowed - mark, e) < 0
@@ -437,8 +438,10 @@ int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64
     frame = find_frame(tracee, maps, &layout.stack, &before, &size);
   if (find_entry(tracee->pid, &layout, frame, *restorer, entry, e) < 0)
     return -1;
-  entry->before = TAKE_POINTER(before);
-  entry->borrowed = size;
+  if (entry->frame) {
+    entry->before = TAKE_POINTER(before);
+    entry->borrowed = size;
+  }
   return 0;
 }
 

@@ -86,7 +86,8 @@ bool tracee_is_exiting(pid_t tid);
 uint64_t remote_size(size_t slots);
 uint64_t remote_code_size(size_t slots);
 
-/* Like tracee_begin_remote, with the mapping at `base` (MAP_FIXED_NOREPLACE; 0: anywhere). */
+/* Of tracee_begin_remote the mapping alone, at `base` (MAP_FIXED_NOREPLACE; 0: anywhere): for
+ * processes that we have made ourselves. */
 int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e);
 
 /* For a process that was forked from one that has the mapping, of `size` bytes: it has it too. */
@@ -145,17 +146,17 @@ int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);
 /*
  * Finds how to make system calls in a process that has no trampoline: a `syscall` instruction of
  * the vdso, and where possible the way on from it to the C library's signal return and a frame in
- * pages at the low end of its stack that it does not use. Frees nothing of what *entry was: the
- * caller's to free by entry_free.
- * *restorer: where that signal return may be (0: no idea); where it is.
+ * bytes at the low end of the first thread's stack that it does not use. Frees nothing of what
+ * *entry was: the caller's to free by entry_free. *restorer: where that signal return may be (0: no
+ * idea); where it is.
  */
 int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64_t *restorer,
                struct entry *entry, struct err *e);
 
 /*
  * Marks the bytes that the entry borrows, by which the next tracer tells them, before anything else
- * is written there; and gives them back as they were, when the thread stands somewhere else. An
- * entry that borrows none has nothing done.
+ * is written there; and gives them back as they were, without a mark, when the thread stands
+ * somewhere else. An entry that borrows none has nothing done.
  */
 int entry_borrow(const struct tracee *tracee, const struct entry *entry, struct err *e);
 int entry_give_back(const struct tracee *tracee, const struct entry *entry, struct err *e);

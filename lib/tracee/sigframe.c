@@ -11,7 +11,10 @@ enum {
   UC_FP_XSTATE = 1,
   UC_SIGCONTEXT_SS = 2,
   UC_STRICT_RESTORE_SS = 4,
-  XSTATE_OFFSET = 1024,  /* in our frame; 64-byte aligned as XRSTOR wants it */
+  XSTATE_OFFSET = 320,   /* in our frame; 64-byte aligned as XRSTOR wants it */
+  XSTATE_IN_USE = 512,   /* XSTATE_BV, in the extended state: a bit for each component */
+  XSTATE_LEAST = 576,    /* its legacy area and header */
+  TILE_DATA_SIZE = 8192, /* of AMX */
   XSTATE_SOFTWARE = 464, /* bytes that the processor leaves to software, in the legacy area */
 };
 
@@ -52,31 +55,55 @@ static void fill_registers(greg_t *out, const struct user_regs_struct *in)
   out[REG_CSGSFS] = (greg_t)((in->cs & 0xffff) | (in->ss & 0xffff) << 48);
 }
 
+/*
+ * Bytes of the extended state that the frame has. Tiles are only in use once a thread has asked for
+ * them: what has room for them is not taken back from others (Documentation/arch/x86/xstate.rst).
+ * It ends with the last component in use, then.
+ */
+static size_t state_size(const struct blob *xstate)
+{
+  size_t size = XSTATE_LEAST;
+  uint64_t in_use;
+
+  if (xstate->size <= TILE_DATA_SIZE)
+    return xstate->size;
+  memcpy(&in_use, xstate->data + XSTATE_IN_USE, sizeof(in_use));
+  /* CPUID leaf 0xd, sub-leaf of a component: eax is its size, ebx where it begins. */
+  for (in_use &= ~UINT64_C(3); in_use; in_use &= in_use - 1) {
+    uint32_t eax = 0xd, ecx = (uint32_t)__builtin_ctzll(in_use), ebx;
+
+    __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx) : : "edx");
+    size = ebx + eax > size ? ebx + eax : size;
+  }
+  return size < xstate->size ? size : xstate->size;
+}
+
 /* The extended state as the kernel would have put it there: NT_X86_XSTATE plus its markers. */
 static int fill_xstate(const struct tracee *tracee, uint8_t *out, struct err *e)
 {
   const struct blob *xstate = &tracee->xstate;
   const uint32_t magic2 = FP_XSTATE_MAGIC2;
+  const size_t size = xstate->size < XSTATE_LEAST ? 0 : state_size(xstate);
   struct fpx_software software = {
       .magic1 = FP_XSTATE_MAGIC1,
-      .extended_size = (uint32_t)(xstate->size + sizeof(magic2)),
-      .state_size = (uint32_t)xstate->size,
+      .extended_size = (uint32_t)(size + sizeof(magic2)),
+      .state_size = (uint32_t)size,
   };
 
-  if (xstate->size < 576 || xstate->size > SIGFRAME_SIZE - XSTATE_OFFSET - sizeof(magic2))
+  if (size == 0 || size > SIGFRAME_SIZE - XSTATE_OFFSET - sizeof(magic2))
     return err_set(e, "thread %d: extended state of %zu bytes is not handled", tracee->tid,
                    xstate->size);
-  memcpy(out, xstate->data, xstate->size);
+  memcpy(out, xstate->data, size);
   /* ptrace leaves the mask of enabled features (XCR0) at the start of the software bytes. */
   memcpy(&software.features, xstate->data + XSTATE_SOFTWARE, sizeof(software.features));
   memcpy(out + XSTATE_SOFTWARE, &software, sizeof(software));
-  memcpy(out + xstate->size, &magic2, sizeof(magic2));
+  memcpy(out + size, &magic2, sizeof(magic2));
   return 0;
 }
 
 size_t sigframe_size(const struct tracee *tracee)
 {
-  return XSTATE_OFFSET + tracee->xstate.size + FP_XSTATE_MAGIC2_SIZE;
+  return XSTATE_OFFSET + state_size(&tracee->xstate) + FP_XSTATE_MAGIC2_SIZE;
 }
 
 int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t restorer, void *frame,

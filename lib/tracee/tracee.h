@@ -70,9 +70,9 @@ int tracee_begin_remote(struct tracee *leader, struct err *e);
 void tracee_share_remote(struct tracee *threads, size_t count);
 
 /*
- * Of a process whose threads all stand: those that a killed tracer left in its mapping, and that
- * had no time to carry on by themselves or stand by job control, have their own registers again.
- * Before anything of them is saved.
+ * Of threads of a process, which stand, its first one first: those that a killed tracer left in its
+ * mapping, and that had no time to carry on by themselves or stand by job control, have their own
+ * registers again. Before anything of them is saved.
  */
 int tracee_heal(struct tracee *threads, size_t count, const struct proc_maps *maps, struct err *e);
 
