@@ -21,6 +21,7 @@ static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *
   char path[PATH_MAX];
   char link[PATH_MAX + 32];
   char object_name[96];
+  pid_t shown = fd >= 0 ? getpid() : pid;
   struct object_source object = {
       .pid = pid, .fd = fd, .local = local, .root = capture->root, .link = link};
 
@@ -29,9 +30,9 @@ static int visit_opened(struct capture *capture, pid_t pid, int fd, const char *
     snprintf(object_name, sizeof(object_name), "fd/%d", local);
   else
     snprintf(object_name, sizeof(object_name), "%s", name);
-  if (proc_link(fd >= 0 ? getpid() : pid, object_name, link, sizeof(link), e) != 0)
+  if (proc_link(shown, object_name, link, sizeof(link), e) != 0)
     return -1;
-  snprintf(path, sizeof(path), "/proc/%d/%s", fd >= 0 ? getpid() : pid, object_name);
+  snprintf(path, sizeof(path), "/proc/%d/%s", shown, object_name);
   if (local >= 0 ? fstat(local, &object.stat) < 0 : stat(path, &object.stat) < 0) {
     if (!map || errno != EPERM)
       return err_sys(e, "%s", path);
