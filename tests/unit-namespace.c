@@ -75,7 +75,7 @@ static bool hold(struct tracee *tracee, pid_t pid, struct err *e)
 {
   *tracee = (struct tracee){0};
   return tracee_seize(tracee, pid, pid, e) == 0 && tracee_wait_stop(tracee, 0, e) == 0 &&
-         tracee_save(tracee, e) == 0 && tracee_begin_remote(tracee, e) == 0;
+         tracee_begin_remote(tracee, e) == 0;
 }
 
 static bool release(struct tracee *tracee, struct err *e)

@@ -298,8 +298,7 @@ static void test_stack_end(enum stack_end kind, pid_t pid, struct shared *shared
   waitpid(pid, NULL, 0);
 }
 
-/* All start before we know where it is: our stack, of which they have a copy, must not lead there.
- */
+/* All start before we know where it is: our stack, which they have too, must not lead there. */
 static void test_stack_ends(void)
 {
   struct shared *shared[STACK_ENDS];
@@ -313,8 +312,7 @@ static void test_stack_ends(void)
     test_stack_end(kind, pids[kind], shared[kind]);
 }
 
-/* On a processor with AMX the state has room for tiles, which a thread has to ask the kernel for.
- */
+/* On a processor with AMX the state has room for tiles, which a thread has to ask for. */
 static void test_large_state(void)
 {
   static uint8_t state[11008];
@@ -329,7 +327,7 @@ static void test_large_state(void)
   memcpy(state + 512, &x87_sse_avx, sizeof(x87_sse_avx));
   size = sigframe_size(&tracee);
   ok(size >= 576 + 256 && size <= 320 + 576 + 256 + 4, "tiles that are not in use are left out");
-  ok(sigframe_build(&tracee, 4096, 0, frame, &e) == 0 &&
+  ok(sigframe_build(&tracee, 4096, 0, frame, &e) == (int)size &&
          memcmp((uint8_t *)frame + size - 4, &magic2, 4) == 0 &&
          memcmp((uint8_t *)frame + size - 4 - 256, state + 576, 256) == 0,
      "the rest is there %s", e.text);

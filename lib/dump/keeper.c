@@ -98,12 +98,8 @@ static int stop_one(pid_t pid, struct tracee *tracee, struct err *e)
   CLEANUP(proc_list_free) struct proc_list threads = {0};
   int result = stop_thread(pid, pid, tracee, e);
 
-  if (result != 1)
-    return result;
-  result = proc_threads(pid, &threads, e);
-  if (result != 0)
-    return result;
-  result = 1;
+  if (result == 1 && proc_threads(pid, &threads, e) < 0)
+    return -1;
   for (size_t i = 0; i < threads.count && result == 1; i++)
     result = stop_thread(pid, threads.items[i], tracee, e);
   return result;

@@ -68,12 +68,13 @@ static int add_process(const struct object_dump *dump, pid_t pid, struct err *e)
 static int look(const struct object_dump *dump, struct err *e)
 {
   CLEANUP(proc_list_free) struct proc_list all = {0};
+  pid_t self = getpid();
 
   json_object_clear(dump->outsiders);
   if (proc_all(&all, e) < 0)
     return -1;
   for (size_t i = 0; i < all.count; i++) {
-    if (all.items[i] != getpid() && add_process(dump, all.items[i], e) < 0)
+    if (all.items[i] != self && add_process(dump, all.items[i], e) < 0)
       return -1;
   }
   return 0;

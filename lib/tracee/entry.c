@@ -6,11 +6,10 @@
  */
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "proc/pagemap.h"
 #include "proc/proc.h"
 #include "tracee/remote.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -234,18 +233,12 @@ static bool stack_end_is_touched(pid_t pid, const struct range *stack, size_t si
 {
   uint64_t entries[REMOTE_FRAME_SIZE / 4096];
   size_t count = (size + 4095) / 4096;
-  char path[64];
-  AUTO_CLOSE int pagemap = -1;
-  bool touched = false;
+  struct err ignored;
+  AUTO_CLOSE int pagemap = pagemap_open(pid, &ignored);
+  bool touched = pagemap < 0 || pagemap_read(pagemap, stack->start, entries, count, &ignored) < 0;
 
-  snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
-  pagemap = open(path, O_RDONLY | O_CLOEXEC);
-  if (pagemap < 0 ||
-      io_pread(pagemap, entries, count * sizeof(entries[0]), (off_t)(stack->start / 4096 * 8)) !=
-          (ssize_t)(count * sizeof(entries[0])))
-    return true;
-  for (size_t i = 0; i < count; i++)
-    touched = touched || entries[i] >> 62; /* present or swapped */
+  for (size_t i = 0; i < count && !touched; i++)
+    touched = entries[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED);
   return touched;
 }
 

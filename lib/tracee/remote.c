@@ -91,13 +91,14 @@ static int write_sigframe(const struct tracee *tracee, const struct entry *entry
 {
   uint8_t frame[SIGFRAME_SIZE];
   uint64_t address = entry->frame + slot_offset(tracee);
+  int size;
 
   if (entry->frame == 0)
     return 0;
-  if (sigframe_build(tracee, address, entry->restorer, frame, e) < 0 ||
-      entry_borrow(tracee, entry, e) < 0)
+  size = sigframe_build(tracee, address, entry->restorer, frame, e);
+  if (size < 0 || entry_borrow(tracee, entry, e) < 0)
     return -1;
-  return tracee_write(tracee, address, frame, sigframe_size(tracee), e);
+  return tracee_write(tracee, address, frame, (size_t)size, e);
 }
 
 /*

@@ -9,7 +9,7 @@
 #include <sys/ptrace.h>
 
 enum {
-  REMOTE_FRAME_SIZE = 3 * 4096, /* room for a signal frame: 1 KiB and the extended state */
+  REMOTE_FRAME_SIZE = 3 * 4096, /* room for a signal frame with the extended state */
   SIGFRAME_ROOM_BELOW = 256,    /* of it, what function ends may pop before they return */
   SIGFRAME_SIZE = REMOTE_FRAME_SIZE - SIGFRAME_ROOM_BELOW,
   /* One mapping: r-x code and a frame for each slot, rw- scratch memory for each. */
@@ -86,8 +86,10 @@ bool tracee_is_exiting(pid_t tid);
 uint64_t remote_size(size_t slots);
 uint64_t remote_code_size(size_t slots);
 
-/* Of tracee_begin_remote the mapping alone, at `base` (MAP_FIXED_NOREPLACE; 0: anywhere): for
- * processes that we have made ourselves. */
+/*
+ * Of tracee_begin_remote the mapping alone, at `base` (MAP_FIXED_NOREPLACE; 0: anywhere): for
+ * processes that we have made ourselves.
+ */
 int remote_begin_at(struct tracee *leader, uint64_t base, struct err *e);
 
 /* For a process that was forked from one that has the mapping, of `size` bytes: it has it too. */
@@ -175,8 +177,8 @@ size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *co
 
 /*
  * Writes the signal frame that rt_sigreturn(2) takes to resume the thread as it was saved
- * (arch/x86/kernel/signal_64.c). `address` is where it will stand; it takes
- * sigframe_size bytes, of SIGFRAME_SIZE that frame has room for.
+ * (arch/x86/kernel/signal_64.c). `address` is where it will stand; frame has room for
+ * SIGFRAME_SIZE bytes. Returns how many it takes, which sigframe_size tells beforehand, or -1.
  */
 size_t sigframe_size(const struct tracee *tracee);
 int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t restorer, void *frame,

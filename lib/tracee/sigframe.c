@@ -79,18 +79,17 @@ static size_t state_size(const struct blob *xstate)
 }
 
 /* The extended state as the kernel would have put it there: NT_X86_XSTATE plus its markers. */
-static int fill_xstate(const struct tracee *tracee, uint8_t *out, struct err *e)
+static int fill_xstate(const struct tracee *tracee, uint8_t *out, size_t size, struct err *e)
 {
   const struct blob *xstate = &tracee->xstate;
   const uint32_t magic2 = FP_XSTATE_MAGIC2;
-  const size_t size = xstate->size < XSTATE_LEAST ? 0 : state_size(xstate);
   struct fpx_software software = {
       .magic1 = FP_XSTATE_MAGIC1,
       .extended_size = (uint32_t)(size + sizeof(magic2)),
       .state_size = (uint32_t)size,
   };
 
-  if (size == 0 || size > SIGFRAME_SIZE - XSTATE_OFFSET - sizeof(magic2))
+  if (size < XSTATE_LEAST || size > SIGFRAME_SIZE - XSTATE_OFFSET - sizeof(magic2))
     return err_set(e, "thread %d: extended state of %zu bytes is not handled", tracee->tid,
                    xstate->size);
   memcpy(out, xstate->data, size);
@@ -111,6 +110,7 @@ int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t resto
 {
   struct rt_sigframe head = {.restorer = restorer};
   struct user_regs_struct regs = tracee->regs;
+  size_t size = state_size(&tracee->xstate);
 
   memset(frame, 0, XSTATE_OFFSET);
   tracee_resolve_restart(&regs);
@@ -121,7 +121,9 @@ int sigframe_build(const struct tracee *tracee, uint64_t address, uint64_t resto
   head.context.uc_stack.ss_flags = ~0;
   memcpy(&head.context.uc_sigmask, &tracee->sigmask, sizeof(tracee->sigmask));
   memcpy(frame, &head, sizeof(head) < XSTATE_OFFSET ? sizeof(head) : XSTATE_OFFSET);
-  return fill_xstate(tracee, (uint8_t *)frame + XSTATE_OFFSET, e);
+  if (fill_xstate(tracee, (uint8_t *)frame + XSTATE_OFFSET, size, e) < 0)
+    return -1;
+  return (int)(XSTATE_OFFSET + size + FP_XSTATE_MAGIC2_SIZE);
 }
 
 int tracee_xstate_features(uint64_t *features, uint32_t *size, struct err *e)
