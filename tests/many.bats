@@ -23,7 +23,7 @@ inventory() {
     awk '/^NSpid:/ { print "process", $NF }' "/proc/$pid/status"
     ranges "$pid"
     find "/proc/$pid/fd" -type l -printf 'fd %f %l\n' | sed 's/:.*//' | sort
-    awk '/^NSpid:/ { print "thread", $NF }' /proc/"$pid"/task/*/status
+    awk '/^NSpid:/ { print "thread", $NF }' /proc/"$pid"/task/*/status | sort # not by outer number
   done
 }
 
