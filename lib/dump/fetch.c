@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* What pipes save they cost with less than this much. */
+/* What pipes save they cost in a process with less than this much. */
 enum { PIPE_FROM = 4 << 20 };
 
 enum { FRAME_RUNS = EXTENT_PAGES / 2 }; /* that do not touch each other */
@@ -125,6 +125,8 @@ int fetch_ask(struct fetch *fetch, const struct frame *frames, size_t count, str
   struct iovec parts[FETCH_FRAMES * FRAME_RUNS];
   size_t counts[TRACEE_PIPES] = {0}, part_count = 0;
 
+  for (size_t i = 0; i < count; i++)
+    fetch->bytes += frame_raw_length(&frames[i]);
   if (fetch->of_snapshot && !fetch->tried && fetch->bytes >= PIPE_FROM)
     open_pipes(fetch);
   memset(fetch->asked, 0, sizeof(fetch->asked));
@@ -214,7 +216,6 @@ int fetch_read(struct fetch *fetch, size_t index, const struct frame *frame, uin
   struct iovec remote[FRAME_RUNS];
   unsigned count = to_iovecs(frame, remote);
 
-  fetch->bytes += size;
   if (fetch->in_pipe[pipe_of(fetch, index)])
     return read_pipe(fetch, pipe_of(fetch, index), buffer, size, e);
   if (!is_shared(fetch, frame) &&
@@ -238,6 +239,5 @@ int fetch_pass(struct fetch *fetch, size_t index, struct frame *frame, struct st
 
   frame->payload_crc = crc32c(0, frame->payload, frame->length);
   fetch->in_pipe[which] -= frame->length;
-  fetch->bytes += frame->length;
   return stream_pass_from(writer, fetch->pipes[which], frame, e);
 }

@@ -19,7 +19,7 @@ struct fetch {
   bool sends, tried;            /* there are pipes; it was tried to have them */
   bool asking;
   struct peek peek;
-  uint64_t bytes; /* that were read */
+  uint64_t bytes; /* that were asked for */
 };
 
 /* Frames that may be asked for at once: some share a pipe. */
