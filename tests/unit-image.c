@@ -4,6 +4,7 @@
 #include "base/io.h"
 #include "image/ahead.h"
 #include "image/cache.h"
+#include "image/flight.h"
 #include "image/image.h"
 #include "image/staging.h"
 #include "stream/crc32c.h"
@@ -798,13 +799,85 @@ static void test_between_renames(void)
   }
 }
 
-/* Staging. */
+/* Flights: writes, a sync that is to be alone among them, writes. */
+
+enum { FLIGHT_PIECE = 1 << 20, LONE_SYNC = FLIGHT_WRITES / 2 };
+
+/* Without a descriptor that is free there is no ring. */
+static struct flight *new_flight(int fd, bool ring, struct err *e)
+{
+  struct rlimit before;
+  struct flight *flight;
+
+  getrlimit(RLIMIT_NOFILE, &before);
+  if (!ring)
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){3, before.rlim_max});
+  flight = flight_new(fd, e);
+  setrlimit(RLIMIT_NOFILE, &before);
+  return flight;
+}
+
+static bool starts_all(struct flight *flight, const uint8_t *bytes, struct err *e)
+{
+  for (unsigned tag = 0; tag < FLIGHT_LIMIT; tag++) {
+    uint64_t at = (uint64_t)(tag - (tag > LONE_SYNC)) * FLIGHT_PIECE;
+
+    if (tag == LONE_SYNC ? flight_sync(flight, tag, true, e) < 0
+                         : flight_write(flight, tag, bytes + at, FLIGHT_PIECE, at, e) < 0)
+      return false;
+  }
+  return true;
+}
+
+static bool ends_in_order(struct flight *flight, struct err *e)
+{
+  bool right = true;
+
+  for (unsigned i = 0; i < FLIGHT_LIMIT; i++) {
+    unsigned tag = 0;
+    int64_t result = -1;
+
+    right = flight_wait(flight, &tag, &result, e) == 0 && right;
+    right = right && result == (tag == LONE_SYNC ? 0 : FLIGHT_PIECE);
+    right = right && (i < LONE_SYNC) == (tag < LONE_SYNC) && (i > LONE_SYNC) == (tag > LONE_SYNC);
+  }
+  return right && !flight_has_ended(flight);
+}
+
+static void test_lone_sync(bool ring)
+{
+  AUTO_BYTES bytes = {calloc(FLIGHT_WRITES, FLIGHT_PIECE), (size_t)FLIGHT_WRITES * FLIGHT_PIECE};
+  AUTO_BYTES written = {0};
+  char path[100];
+  struct err e = {""};
+  struct flight *flight;
+  bool right = true;
+  int fd;
+
+  for (size_t i = 0; i < bytes.size; i++)
+    bytes.data[i] = (uint8_t)(i >> 12);
+  snprintf(path, sizeof(path), "%s/flown", disk_directory);
+  fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  flight = new_flight(fd, ring, &e);
+  for (int round = 0; round < 3; round++)
+    right = right && starts_all(flight, bytes.data, &e) && ends_in_order(flight, &e);
+  flight_free(flight);
+  written = read_fd(fd);
+  ok(right && same_bytes(&written, &bytes), "%s: a sync that is alone has its place %s",
+     ring ? "a ring, or threads" : "threads", e.text);
+  close(fd);
+  unlink(path);
+}
+
+/* Staging: more than the buffers hold, and than goes without a sync. */
+
+enum { STAGED = 150 << 20 };
 
 static bool stage(struct staging *staging, uint8_t *model, size_t *size, struct err *e)
 {
   unsigned state = 12345;
 
-  while (*size < 13 << 20) {
+  while (*size < STAGED - (1 << 20)) {
     size_t piece;
 
     state = state * 1103515245 + 12345;
@@ -827,7 +900,7 @@ static bool stage(struct staging *staging, uint8_t *model, size_t *size, struct 
 
 static void test_staging(int fd, bool direct, const char *name)
 {
-  AUTO_BYTES model = {calloc(1, 14 << 20), 0};
+  AUTO_BYTES model = {calloc(1, STAGED), 0};
   AUTO_BYTES written = {0};
   struct err e = {""};
   struct staging *staging = staging_new(fd, direct, "a file", &e);
@@ -977,6 +1050,8 @@ static void run_all(void)
     test_ahead(parents[i]);
   }
   test_cache();
+  test_lone_sync(true);
+  test_lone_sync(false);
   test_staging_fallback();
   test_staging_error();
   test_layout();

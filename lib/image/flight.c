@@ -9,11 +9,12 @@
 #include <liburing.h>
 #endif
 
-enum { THREADS = 3 }; /* two writes and a sync */
+enum { AT_ONCE = 3 }; /* that are with the disk: more would all end late */
 
 struct task {
   unsigned tag;
   const void *data; /* NULL: a sync */
+  bool alone;
   size_t size;
   uint64_t offset;
   int64_t result;
@@ -32,11 +33,13 @@ struct flight {
   struct io_uring ring;
   bool has_ring;
 #endif
-  pthread_t threads[THREADS];
+  pthread_t threads[AT_ONCE];
   size_t thread_count;
   pthread_mutex_t lock;
   pthread_cond_t changed;
   struct queue waiting, done; /* under the lock, like the next */
+  size_t running;
+  bool is_alone; /* the one that runs */
   bool stop;
 };
 
@@ -61,6 +64,12 @@ static int64_t execute(int fd, const struct task *task)
   return result < 0 ? -errno : result;
 }
 
+static bool may_begin(const struct flight *flight)
+{
+  return flight->waiting.count && !flight->is_alone &&
+         (!flight->waiting.tasks[0].alone || flight->running == 0);
+}
+
 static void *work(void *argument)
 {
   struct flight *flight = argument;
@@ -69,14 +78,18 @@ static void *work(void *argument)
   for (;;) {
     struct task task;
 
-    while (!flight->waiting.count && !flight->stop)
+    while (!may_begin(flight) && !flight->stop)
       pthread_cond_wait(&flight->changed, &flight->lock);
-    if (!flight->waiting.count)
+    if (flight->stop)
       break;
     task = get(&flight->waiting);
+    flight->is_alone = task.alone;
+    flight->running++;
     pthread_mutex_unlock(&flight->lock);
     task.result = execute(flight->fd, &task);
     pthread_mutex_lock(&flight->lock);
+    flight->running--;
+    flight->is_alone = false;
     put(&flight->done, &task);
     pthread_cond_broadcast(&flight->changed);
   }
@@ -86,7 +99,7 @@ static void *work(void *argument)
 
 static int start_threads(struct flight *flight, struct err *e)
 {
-  while (flight->thread_count < THREADS &&
+  while (flight->thread_count < AT_ONCE &&
          pthread_create(&flight->threads[flight->thread_count], NULL, work, flight) == 0)
     flight->thread_count++;
   /* One does it all, if slower. */
@@ -96,7 +109,11 @@ static int start_threads(struct flight *flight, struct err *e)
 static bool start_ring(struct flight *flight)
 {
 #ifdef HAVE_LIBURING
+  unsigned workers[2] = {AT_ONCE, 0}; /* of those that the kernel has for us; 0: as it is */
+
   flight->has_ring = io_uring_queue_init(FLIGHT_LIMIT, &flight->ring, 0) == 0;
+  if (flight->has_ring)
+    io_uring_register_iowq_max_workers(&flight->ring, workers); /* it is slower without */
   return flight->has_ring;
 #else
   (void)flight;
@@ -165,7 +182,7 @@ static int submit(struct flight *flight, const struct task *task, struct err *e)
   else
     io_uring_prep_fsync(entry, flight->fd, IORING_FSYNC_DATASYNC);
   /* Behind the page cache a write is a copy: not in the thread that reads the stream. */
-  entry->flags |= IOSQE_ASYNC;
+  entry->flags |= task->alone ? IOSQE_ASYNC | IOSQE_IO_DRAIN : IOSQE_ASYNC;
   io_uring_sqe_set_data64(entry, task->tag);
   do {
     result = io_uring_submit(&flight->ring);
@@ -217,9 +234,9 @@ int flight_write(struct flight *flight, unsigned tag, const void *data, size_t s
   return start(flight, &(struct task){.tag = tag, .data = data, .size = size, .offset = offset}, e);
 }
 
-int flight_sync(struct flight *flight, unsigned tag, struct err *e)
+int flight_sync(struct flight *flight, unsigned tag, bool alone, struct err *e)
 {
-  return start(flight, &(struct task){.tag = tag}, e);
+  return start(flight, &(struct task){.tag = tag, .alone = alone}, e);
 }
 
 bool flight_has_ended(struct flight *flight)

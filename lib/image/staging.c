@@ -13,9 +13,9 @@ enum {
   FULL = 4 << 20,                    /* a buffer is written when it holds this much */
   BUFFER = FULL + 2 * STAGING_PIECE, /* and may hold a last piece beyond it */
   BUFFERS = FLIGHT_WRITES, /* one is filled; they take what comes while a sync is under way */
-  MAP_SIZE = 28 << 20,
+  MAP_SIZE = 60 << 20,
   SYNC_TAG = BUFFERS,
-  SYNC_EVERY = 64 << 20,
+  SYNC_EVERY = 128 << 20,
   RESERVE = 64 << 20,
 };
 
@@ -145,7 +145,7 @@ static int sync_behind(struct staging *staging, struct err *e)
     return 0;
   staging->syncing = true;
   staging->unsynced = 0;
-  return flight_sync(staging->flight, SYNC_TAG, e);
+  return flight_sync(staging->flight, SYNC_TAG, staging->direct, e);
 }
 
 /* One that was under way has ended. */
