@@ -182,7 +182,7 @@ static pid_t spawn(const struct stage *stage, int in, int out, int errors)
   pid_t pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork) */
 
   if (pid == 0)
-    become(stage, in, out, errors);
+    become(stage, in, out, errors); /* NOLINT(clang-analyzer-unix.Vfork) */
   return pid;
 }
 
