@@ -1,7 +1,7 @@
 /* Remote system calls: they work, and nothing that happens to the tracer harms the tracee. */
 #include "base/cleanup.h"
 #include "tap.h"
-#include "tracee/remote.h"
+#include "tracee/stack.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -388,7 +388,7 @@ static void test_old_frame(void)
   const struct entry *boot;
 
   ok(seize_and_begin(pid, &tracee, &e) == 0 && proc_maps_read(pid, &maps, &e) == 0 &&
-         entry_borrow(&tracee, &tracee.remote->boot, &e) == 0 &&
+         stack_borrow(&tracee, &tracee.remote->boot, &e) == 0 &&
          tracee_write(&tracee, tracee.remote->boot.frame, &tracee.remote->boot.restorer, 8, &e) ==
              0,
      "a frame was left behind %s", e.text);

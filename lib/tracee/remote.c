@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "proc/proc.h"
+#include "tracee/stack.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -96,7 +97,7 @@ static int write_sigframe(const struct tracee *tracee, const struct entry *entry
   if (entry->frame == 0)
     return 0;
   size = sigframe_build(tracee, address, entry->restorer, frame, e);
-  if (size < 0 || entry_borrow(tracee, entry, e) < 0)
+  if (size < 0 || stack_borrow(tracee, entry, e) < 0)
     return -1;
   return tracee_write(tracee, address, frame, (size_t)size, e);
 }
@@ -367,7 +368,7 @@ static int map_trampoline(struct tracee *leader, uint64_t base, struct err *e)
     errno = (int)-result;
     return err_sys(e, "pid %d: cannot make scratch memory", leader->pid);
   }
-  return entry_give_back(leader, &remote->boot, e);
+  return stack_give_back(leader, &remote->boot, e);
 }
 
 void remote_set_options(struct tracee *tracee)
@@ -494,7 +495,7 @@ int tracee_end_remote(struct tracee *leader, struct err *e)
     result = -1;
   if (remote_restore(leader, e) < 0)
     result = -1;
-  if (leader->stopped && !leader->diverted && entry_give_back(leader, &remote->boot, e) < 0)
+  if (leader->stopped && !leader->diverted && stack_give_back(leader, &remote->boot, e) < 0)
     result = -1;
   leader->remote = NULL;
   remote_free(remote);

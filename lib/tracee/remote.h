@@ -135,13 +135,6 @@ int remote_mem_at(int mem, uint64_t address, void *buffer, size_t size, bool wri
 bool entry_find_return(const struct tracee *tracee, const struct proc_maps *maps,
                        struct user_regs_struct *regs);
 
-/*
- * Does a word of the stack, from its pointer on (1 MiB at most), lead to start..end? Then a handler
- * may have interrupted its thread there, and returns to it. What cannot be read might.
- */
-bool entry_stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp, uint64_t start,
-                          uint64_t end);
-
 /* The first `syscall` instruction of the process's vdso, where nothing heals. */
 int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);
 
@@ -155,13 +148,7 @@ int entry_find_plain(pid_t pid, struct entry *entry, struct err *e);
 int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64_t *restorer,
                struct entry *entry, struct err *e);
 
-/*
- * Marks the bytes that the entry borrows, by which the next tracer tells them, before anything else
- * is written there; and gives them back as they were, without a mark, when the thread stands
- * somewhere else. An entry that borrows none has nothing done.
- */
-int entry_borrow(const struct tracee *tracee, const struct entry *entry, struct err *e);
-int entry_give_back(const struct tracee *tracee, const struct entry *entry, struct err *e);
+/* Frees what entry_find has allocated. */
 void entry_free(struct entry *entry);
 
 /*
