@@ -173,19 +173,6 @@ static _Noreturn void become(const struct stage *stage, int in, int out, int err
   _exit(EXIT_FAILED);
 }
 
-/*
- * Copies of our page tables would cost more than the stage's own start. The child has our memory
- * until it has become the stage (vfork(2)): it changes none but its own stack.
- */
-static pid_t spawn(const struct stage *stage, int in, int out, int errors)
-{
-  pid_t pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork) */
-
-  if (pid == 0)
-    become(stage, in, out, errors); /* NOLINT(clang-analyzer-unix.Vfork) */
-  return pid;
-}
-
 static int start_stage(struct stage *stage, int in, int out, struct err *e)
 {
   AUTO_CLOSE int theirs = -1;
@@ -196,9 +183,11 @@ static int start_stage(struct stage *stage, int in, int out, struct err *e)
   stage->errors = ends[0];
   theirs = ends[1];
   fcntl(stage->errors, F_SETFL, O_NONBLOCK);
-  stage->pid = spawn(stage, in, out, theirs);
+  stage->pid = fork(); /* not vfork(2): who cannot be started must not keep us from canceling */
   if (stage->pid < 0)
     return err_sys(e, "fork");
+  if (stage->pid == 0)
+    become(stage, in, out, theirs);
   stage->pidfd = pidfd_open(stage->pid, 0);
   return stage->pidfd < 0 ? err_sys(e, "%s", stage->name) : 0;
 }
