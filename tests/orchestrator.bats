@@ -218,3 +218,24 @@ LOOK
   close_others ckpt-rebuild --root "$reg" <"$tmp/stream"
   counts_on "$tmp/count"
 }
+
+# Its exec waits for the lease to be given up: a stage on a file system that does not answer.
+@test "a stage that cannot be started in time: the deadline passes, the target runs on" {
+  cp "$bin/ckpt-write-direct" "$tmp/stuck"
+  python3 -c 'import fcntl, os, signal, sys, time
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_WRONLY)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+os.open(sys.argv[2], os.O_CREAT)
+time.sleep(20)' "$tmp/stuck" "$tmp/leased" &
+  holder=$!
+  eventually test -e "$tmp/leased"
+  start=$SECONDS
+  run checkpoint --image-path "$tmp/image" --deadline 1 --stage ckpt-write-direct="$tmp/stuck" web
+  passed=$((SECONDS - start))
+  counts_on "$tmp/count"
+  kill "$holder"
+  [ "$status" -eq 1 ]
+  [[ $output == *"deadline of 1 s passed"* ]]
+  [ "$passed" -lt 15 ]
+}

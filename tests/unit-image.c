@@ -844,40 +844,46 @@ static bool ends_in_order(struct flight *flight, struct err *e)
   return right && !flight_has_ended(flight);
 }
 
-static void test_lone_sync(bool ring)
+static void test_lone_sync(bool ring, bool direct)
 {
-  AUTO_BYTES bytes = {calloc(FLIGHT_WRITES, FLIGHT_PIECE), (size_t)FLIGHT_WRITES * FLIGHT_PIECE};
+  AUTO_BYTES bytes = {aligned_alloc(PAGE, (size_t)FLIGHT_WRITES * FLIGHT_PIECE),
+                      (size_t)FLIGHT_WRITES * FLIGHT_PIECE};
   AUTO_BYTES written = {0};
   char path[100];
   struct err e = {""};
   struct flight *flight;
-  bool right = true;
+  bool right;
   int fd;
 
   for (size_t i = 0; i < bytes.size; i++)
     bytes.data[i] = (uint8_t)(i >> 12);
   snprintf(path, sizeof(path), "%s/flown", disk_directory);
   fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (direct)
+    direct = fcntl(fd, F_SETFL, O_DIRECT) == 0;
   flight = new_flight(fd, ring, &e);
+  right = flight != NULL;
   for (int round = 0; round < 3; round++)
     right = right && starts_all(flight, bytes.data, &e) && ends_in_order(flight, &e);
   flight_free(flight);
+  fcntl(fd, F_SETFL, 0);
   written = read_fd(fd);
-  ok(right && same_bytes(&written, &bytes), "%s: a sync that is alone has its place %s",
-     ring ? "a ring, or threads" : "threads", e.text);
+  ok(right && same_bytes(&written, &bytes), "%s, %s: a sync that is alone has its place %s",
+     ring ? "a ring, or threads" : "threads", direct ? "directly" : "cached", e.text);
   close(fd);
   unlink(path);
 }
 
-/* Staging: more than the buffers hold, and than goes without a sync. */
+/* Staging: a few buffers; or more than they hold, and than goes without two syncs. */
 
-enum { STAGED = 150 << 20 };
+enum { STAGED = 14 << 20, STAGED_LONG = 300 << 20 };
 
-static bool stage(struct staging *staging, uint8_t *model, size_t *size, struct err *e)
+static bool stage(struct staging *staging, uint8_t *model, size_t *size, size_t limit,
+                  struct err *e)
 {
   unsigned state = 12345;
 
-  while (*size < STAGED - (1 << 20)) {
+  while (*size < limit - (1 << 20)) {
     size_t piece;
 
     state = state * 1103515245 + 12345;
@@ -898,13 +904,13 @@ static bool stage(struct staging *staging, uint8_t *model, size_t *size, struct 
   return staging_finish(staging, e) == 0;
 }
 
-static void test_staging(int fd, bool direct, const char *name)
+static void test_staging(int fd, bool direct, const char *name, size_t limit)
 {
-  AUTO_BYTES model = {calloc(1, STAGED), 0};
+  AUTO_BYTES model = {calloc(1, limit), 0};
   AUTO_BYTES written = {0};
   struct err e = {""};
   struct staging *staging = staging_new(fd, direct, "a file", &e);
-  bool done = staging && stage(staging, model.data, &model.size, &e);
+  bool done = staging && stage(staging, model.data, &model.size, limit, &e);
 
   staging_free(staging);
   fcntl(fd, F_SETFL, 0);
@@ -921,7 +927,7 @@ static void test_staging_fallback(void)
   AUTO_BYTES text = {0};
 
   dup2(said, STDERR_FILENO);
-  test_staging(fd, true, "a memory file, directly");
+  test_staging(fd, true, "a memory file, directly", STAGED);
   dup2(old, STDERR_FILENO);
   text = read_fd(said);
   text.data[text.size] = '\0';
@@ -938,7 +944,8 @@ static void test_staging_files(const char *parent)
   for (int direct = 0; direct < 2; direct++) {
     AUTO_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
-    test_staging(fd, direct, direct ? "directly" : "cached");
+    test_staging(fd, direct, direct ? "directly" : "cached",
+                 parent == disk_directory ? STAGED_LONG : STAGED);
     unlink(path);
   }
 }
@@ -1050,8 +1057,8 @@ static void run_all(void)
     test_ahead(parents[i]);
   }
   test_cache();
-  test_lone_sync(true);
-  test_lone_sync(false);
+  for (int way = 0; way < 4; way++)
+    test_lone_sync(way & 1, way & 2);
   test_staging_fallback();
   test_staging_error();
   test_layout();

@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* What pipes save they cost in a process with less than this much. */
+/* What pipes save they cost in a process of which less than this is asked for. */
 enum { PIPE_FROM = 4 << 20 };
 
 enum { FRAME_RUNS = EXTENT_PAGES / 2 }; /* that do not touch each other */

@@ -9,7 +9,7 @@
 #include <liburing.h>
 #endif
 
-enum { AT_ONCE = 3 }; /* that are with the disk: more would all end late */
+enum { THREADS = 3 }; /* two writes and a sync */
 
 struct task {
   unsigned tag;
@@ -33,7 +33,7 @@ struct flight {
   struct io_uring ring;
   bool has_ring;
 #endif
-  pthread_t threads[AT_ONCE];
+  pthread_t threads[THREADS];
   size_t thread_count;
   pthread_mutex_t lock;
   pthread_cond_t changed;
@@ -99,7 +99,7 @@ static void *work(void *argument)
 
 static int start_threads(struct flight *flight, struct err *e)
 {
-  while (flight->thread_count < AT_ONCE &&
+  while (flight->thread_count < THREADS &&
          pthread_create(&flight->threads[flight->thread_count], NULL, work, flight) == 0)
     flight->thread_count++;
   /* One does it all, if slower. */
@@ -109,11 +109,7 @@ static int start_threads(struct flight *flight, struct err *e)
 static bool start_ring(struct flight *flight)
 {
 #ifdef HAVE_LIBURING
-  unsigned workers[2] = {AT_ONCE, 0}; /* of those that the kernel has for us; 0: as it is */
-
   flight->has_ring = io_uring_queue_init(FLIGHT_LIMIT, &flight->ring, 0) == 0;
-  if (flight->has_ring)
-    io_uring_register_iowq_max_workers(&flight->ring, workers); /* it is slower without */
   return flight->has_ring;
 #else
   (void)flight;

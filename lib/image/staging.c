@@ -19,6 +19,8 @@ enum {
   RESERVE = 64 << 20,
 };
 
+_Static_assert(BUFFERS *BUFFER <= MAP_SIZE, "the buffers are in the mapping");
+
 struct buffer {
   uint8_t *data;
   size_t size, written; /* of a write that is under way; size 0: the buffer is free */
