@@ -1,6 +1,7 @@
 /* Remote system calls: they work, and nothing that happens to the tracer harms the tracee. */
 #include "base/cleanup.h"
 #include "tap.h"
+#include "tracee/remote.h"
 #include "tracee/stack.h"
 
 #include <pthread.h>

@@ -125,18 +125,20 @@ int fetch_ask(struct fetch *fetch, const struct frame *frames, size_t count, str
   struct iovec parts[FETCH_FRAMES * FRAME_RUNS];
   size_t counts[TRACEE_PIPES] = {0}, part_count = 0;
 
-  for (size_t i = 0; i < count; i++)
-    fetch->bytes += frame_raw_length(&frames[i]);
+  memset(fetch->asked, 0, sizeof(fetch->asked));
+  for (size_t i = 0; i < count; i++) {
+    size_t length = frame_raw_length(&frames[i]);
+
+    fetch->asked[next_half(fetch) + i / FETCH_PIPE_FRAMES] += length;
+    fetch->bytes += length;
+  }
   if (fetch->of_snapshot && !fetch->tried && fetch->bytes >= PIPE_FROM)
     open_pipes(fetch);
-  memset(fetch->asked, 0, sizeof(fetch->asked));
   for (size_t i = 0; i < count && fetch->sends; i++) {
     unsigned runs = to_iovecs(&frames[i], parts + part_count);
-    size_t pipe = next_half(fetch) + i / FETCH_PIPE_FRAMES;
 
     part_count += runs;
-    counts[pipe] += runs;
-    fetch->asked[pipe] += frame_raw_length(&frames[i]);
+    counts[next_half(fetch) + i / FETCH_PIPE_FRAMES] += runs;
   }
   fetch->asking = part_count > 0;
   return fetch->asking ? tracee_send_start(&fetch->source->snapshot, parts, counts, e) : 0;

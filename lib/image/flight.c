@@ -9,7 +9,7 @@
 #include <liburing.h>
 #endif
 
-enum { THREADS = 3 }; /* two writes and a sync */
+enum { THREADS = 3 }; /* three writes, or two and a sync */
 
 struct task {
   unsigned tag;

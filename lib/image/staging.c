@@ -13,13 +13,12 @@ enum {
   FULL = 4 << 20,                    /* a buffer is written when it holds this much */
   BUFFER = FULL + 2 * STAGING_PIECE, /* and may hold a last piece beyond it */
   BUFFERS = FLIGHT_WRITES, /* one is filled; they take what comes while a sync is under way */
-  MAP_SIZE = 60 << 20,
+  HUGE_PAGE = 2 << 20,
+  MAP_SIZE = (BUFFERS * BUFFER + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE,
   SYNC_TAG = BUFFERS,
   SYNC_EVERY = 128 << 20,
   RESERVE = 64 << 20,
 };
-
-_Static_assert(BUFFERS *BUFFER <= MAP_SIZE, "the buffers are in the mapping");
 
 struct buffer {
   uint8_t *data;

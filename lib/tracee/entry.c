@@ -7,6 +7,8 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "proc/proc.h"
+#include "tracee/landmarks.h"
+#include "tracee/remote.h"
 #include "tracee/stack.h"
 
 #include <inttypes.h>
@@ -80,13 +82,13 @@ static bool follow_epilogue(const uint8_t *code, size_t size, uint64_t frame, st
 static const uint8_t with_rax[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
 static const uint8_t with_eax[] = {0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05};
 
-static bool is_restorer(pid_t pid, const struct layout *layout, uint64_t address)
+static bool is_restorer(pid_t pid, const struct landmarks *landmarks, uint64_t address)
 {
   uint8_t code[sizeof(with_rax)];
 
-  for (size_t i = 0; i < layout->text_count && i < ARRAY_LEN(layout->text); i++) {
-    if (address >= layout->text[i].start && address < layout->text[i].end)
-      return layout_peek(pid, address, code, sizeof(code)) == sizeof(code) &&
+  for (size_t i = 0; i < landmarks->text_count && i < ARRAY_LEN(landmarks->text); i++) {
+    if (range_has(&landmarks->text[i], address))
+      return read_memory(pid, address, code, sizeof(code)) == sizeof(code) &&
              (memcmp(code, with_rax, sizeof(with_rax)) == 0 ||
               memcmp(code, with_eax, sizeof(with_eax)) == 0);
   }
@@ -97,24 +99,24 @@ static bool is_restorer(pid_t pid, const struct layout *layout, uint64_t address
  * The address of a `mov $15, %eax (or %rax); syscall` in the process's code, or 0. Related
  * processes have it at the same place: guess.
  */
-static uint64_t find_restorer(pid_t pid, const struct layout *layout, uint64_t guess)
+static uint64_t find_restorer(pid_t pid, const struct landmarks *landmarks, uint64_t guess)
 {
   AUTO_FREE uint8_t *window = NULL;
   size_t searched = 0;
 
-  if (is_restorer(pid, layout, guess))
+  if (is_restorer(pid, landmarks, guess))
     return guess;
   window = malloc(TEXT_WINDOW);
   if (!window)
     return 0;
   /* From the end: libraries stand above the program, and the C library among the first loaded. */
-  for (size_t i = layout->text_count; i > 0 && layout->text_count - i < ARRAY_LEN(layout->text);
-       i--) {
-    const struct range *text = &layout->text[(i - 1) % ARRAY_LEN(layout->text)];
+  for (size_t i = landmarks->text_count;
+       i > 0 && landmarks->text_count - i < ARRAY_LEN(landmarks->text); i--) {
+    const struct range *text = &landmarks->text[(i - 1) % ARRAY_LEN(landmarks->text)];
 
     for (uint64_t at = text->start; at < text->end && searched < TEXT_LIMIT;) {
       size_t want = text->end - at < TEXT_WINDOW ? text->end - at : TEXT_WINDOW;
-      ssize_t got = layout_peek(pid, at, window, want);
+      ssize_t got = read_memory(pid, at, window, want);
       const uint8_t *hit;
 
       if (got < (ssize_t)sizeof(with_rax))
@@ -141,21 +143,21 @@ bool entry_find_return(const struct tracee *tracee, const struct proc_maps *maps
                        struct user_regs_struct *regs)
 {
   struct range low, code;
-  struct layout layout;
+  struct landmarks landmarks;
   uint64_t frame, restorer;
 
-  layout_find(maps, &layout);
-  frame = layout.stack.start + SIGFRAME_ROOM_BELOW;
-  low = (struct range){layout.stack.start, frame + SIGFRAME_ROOM_BELOW + 17};
+  landmarks_find(maps, &landmarks);
+  frame = landmarks.stack.start + SIGFRAME_ROOM_BELOW;
+  low = (struct range){landmarks.stack.start, frame + SIGFRAME_ROOM_BELOW + 17};
   if (!range_has(&low, regs->rsp) && !range_has(&low, regs->rbp))
     return false;
-  if (!stack_has_mark(tracee->pid, &layout.stack) ||
-      layout_peek(tracee->pid, frame, &restorer, sizeof(restorer)) != sizeof(restorer) ||
-      !is_restorer(tracee->pid, &layout, restorer))
+  if (!stack_has_mark(tracee->pid, &landmarks.stack) ||
+      read_memory(tracee->pid, frame, &restorer, sizeof(restorer)) != sizeof(restorer) ||
+      !is_restorer(tracee->pid, &landmarks, restorer))
     return false;
   /* Whose stack has come down to an old mark by itself is somewhere else. */
   code = (struct range){restorer, restorer + sizeof(with_rax) + 1};
-  if (!range_has(&layout.vdso, regs->rip) &&
+  if (!range_has(&landmarks.vdso, regs->rip) &&
       !(range_has(&code, regs->rip) && range_has(&low, regs->rsp)))
     return false;
   regs->rip = restorer;
@@ -164,34 +166,34 @@ bool entry_find_return(const struct tracee *tracee, const struct proc_maps *maps
 }
 
 /* Reads the vdso. The caller frees *bytes. */
-static int read_vdso(pid_t pid, const struct layout *layout, uint8_t **bytes, size_t *size,
+static int read_vdso(pid_t pid, const struct landmarks *landmarks, uint8_t **bytes, size_t *size,
                      struct err *e)
 {
   AUTO_FREE uint8_t *vdso = malloc(VDSO_LIMIT);
 
   if (!vdso)
     return err_sys(e, "pid %d: vdso", pid);
-  *size = layout->vdso.end - layout->vdso.start;
+  *size = landmarks->vdso.end - landmarks->vdso.start;
   if (*size == 0 || *size > VDSO_LIMIT ||
-      layout_peek(pid, layout->vdso.start, vdso, *size) != (ssize_t)*size)
+      read_memory(pid, landmarks->vdso.start, vdso, *size) != (ssize_t)*size)
     return err_set(e, "pid %d: has no vdso to make system calls from", pid);
   *bytes = TAKE_POINTER(vdso);
   return 0;
 }
 
-static int find_entry(pid_t pid, const struct layout *layout, uint64_t frame, uint64_t restorer,
-                      struct entry *entry, struct err *e)
+static int find_entry(pid_t pid, const struct landmarks *landmarks, uint64_t frame,
+                      uint64_t restorer, struct entry *entry, struct err *e)
 {
   AUTO_FREE uint8_t *vdso = NULL;
   size_t size;
 
   memset(entry, 0, sizeof(*entry));
-  if (read_vdso(pid, layout, &vdso, &size, e) < 0)
+  if (read_vdso(pid, landmarks, &vdso, &size, e) < 0)
     return -1;
   for (size_t i = 0; i + 2 < size; i++) {
     if (vdso[i] != 0x0f || vdso[i + 1] != 0x05)
       continue;
-    entry->rip = layout->vdso.start + i;
+    entry->rip = landmarks->vdso.start + i;
     if (frame && follow_epilogue(vdso + i + 2, size - i - 2, frame, entry)) {
       entry->frame = frame;
       entry->restorer = restorer;
@@ -211,7 +213,7 @@ static size_t slots_of(pid_t pid, const struct range *range, const void *code, s
   uint64_t slots;
 
   if (range->end - range->start < sizeof(bytes) ||
-      layout_peek(pid, range->start, bytes, sizeof(bytes)) != sizeof(bytes) ||
+      read_memory(pid, range->start, bytes, sizeof(bytes)) != sizeof(bytes) ||
       memcmp(bytes, code, size) != 0)
     return 0;
   memcpy(&slots, bytes + size, sizeof(slots));
@@ -221,12 +223,12 @@ static size_t slots_of(pid_t pid, const struct range *range, const void *code, s
 size_t entry_find_copies(pid_t pid, const struct proc_maps *maps, const void *code, size_t size,
                          struct remote_copy copies[], size_t room)
 {
-  struct layout layout;
+  struct landmarks landmarks;
   size_t found = 0;
 
-  layout_find(maps, &layout);
-  for (size_t i = 0; i < layout.text_count && i < ARRAY_LEN(layout.text); i++) {
-    struct range range = layout.text[i];
+  landmarks_find(maps, &landmarks);
+  for (size_t i = 0; i < landmarks.text_count && i < ARRAY_LEN(landmarks.text); i++) {
+    struct range range = landmarks.text[i];
     size_t slots;
 
     /* The kernel makes one mapping of two that touch, before they have scratch memory. */
@@ -243,15 +245,15 @@ int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64
                struct entry *entry, struct err *e)
 {
   AUTO_FREE uint8_t *before = NULL;
-  struct layout layout;
+  struct landmarks landmarks;
   uint64_t frame = 0;
   size_t size = 0;
 
-  layout_find(maps, &layout);
-  *restorer = find_restorer(tracee->pid, &layout, *restorer);
+  landmarks_find(maps, &landmarks);
+  *restorer = find_restorer(tracee->pid, &landmarks, *restorer);
   if (*restorer)
-    frame = stack_find_frame(tracee, maps, &layout.stack, &before, &size);
-  if (find_entry(tracee->pid, &layout, frame, *restorer, entry, e) < 0)
+    frame = stack_find_frame(tracee, maps, &landmarks.stack, &before, &size);
+  if (find_entry(tracee->pid, &landmarks, frame, *restorer, entry, e) < 0)
     return -1;
   if (entry->frame) {
     entry->before = TAKE_POINTER(before);
@@ -262,22 +264,22 @@ int entry_find(const struct tracee *tracee, const struct proc_maps *maps, uint64
 
 int entry_find_plain(pid_t pid, struct entry *entry, struct err *e)
 {
-  struct layout layout;
+  struct landmarks landmarks;
 
-  if (layout_read(pid, &layout, e) < 0)
+  if (landmarks_read(pid, &landmarks, e) < 0)
     return -1;
-  return find_entry(pid, &layout, 0, 0, entry, e);
+  return find_entry(pid, &landmarks, 0, 0, entry, e);
 }
 
 int tracee_vdso_digest(pid_t pid, char **digest, struct err *e)
 {
   AUTO_FREE uint8_t *vdso = NULL;
   uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a: it tells kernels apart, no more */
-  struct layout layout;
+  struct landmarks landmarks;
   size_t size;
 
   pid = pid ? pid : getpid();
-  if (layout_read(pid, &layout, e) < 0 || read_vdso(pid, &layout, &vdso, &size, e) < 0)
+  if (landmarks_read(pid, &landmarks, e) < 0 || read_vdso(pid, &landmarks, &vdso, &size, e) < 0)
     return -1;
   for (size_t i = 0; i < size; i++)
     hash = (hash ^ vdso[i]) * UINT64_C(0x100000001b3);

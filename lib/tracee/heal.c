@@ -1,5 +1,6 @@
 /* What a tracer that was killed left behind: its mapping, and threads that still stand in it. */
 #include "base/cleanup.h"
+#include "tracee/remote.h"
 #include "tracee/stack.h"
 
 #include <errno.h>
@@ -75,7 +76,7 @@ static int is_returned_to(const struct tracee *threads, size_t count, const stru
 
     if (i > 0 && ptrace(PTRACE_GETREGS, threads[i].tid, NULL, &regs) < 0)
       return err_sys(e, "thread %d: registers", threads[i].tid);
-    if (stack_leads_to(threads->pid, maps, regs.rsp, code, code + 4096))
+    if (stack_leads_to(threads->pid, maps, regs.rsp, &(struct range){code, code + 4096}))
       return 1;
   }
   return 0;

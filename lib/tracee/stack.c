@@ -25,7 +25,7 @@ bool stack_has_mark(pid_t pid, const struct range *stack)
 {
   uint8_t bytes[sizeof(borrowed_mark)];
 
-  return layout_peek(pid, stack->start, bytes, sizeof(bytes)) == sizeof(bytes) && is_mark(bytes);
+  return read_memory(pid, stack->start, bytes, sizeof(bytes)) == sizeof(bytes) && is_mark(bytes);
 }
 
 /* Where the mapping ends that the address is in. */
@@ -38,8 +38,8 @@ static uint64_t end_of_mapping(const struct proc_maps *maps, uint64_t address)
   return address;
 }
 
-bool stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp, uint64_t start,
-                    uint64_t end)
+bool stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp,
+                    const struct range *range)
 {
   uint64_t words[512];
   uint64_t at = rsp & ~(sizeof(words[0]) - 1);
@@ -52,10 +52,10 @@ bool stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp, uint6
   for (; at < stop; at += sizeof(words)) {
     size_t size = stop - at < sizeof(words) ? stop - at : sizeof(words);
 
-    if (layout_peek(pid, at, words, size) != (ssize_t)size)
+    if (read_memory(pid, at, words, size) != (ssize_t)size)
       return true;
     for (size_t i = 0; i < size / sizeof(words[0]); i++) {
-      if (words[i] >= start && words[i] < end)
+      if (range_has(range, words[i]))
         return true;
     }
   }
@@ -95,9 +95,9 @@ static bool stack_end_is_free(const struct tracee *tracee, const struct proc_map
   if (!stack_end_is_touched(tracee->pid, stack, size))
     return true;
   if (range_has(&near, rsp) ||
-      layout_peek(tracee->pid, stack->start, before, size) != (ssize_t)size ||
-      stack_leads_to(tracee->pid, maps, rsp, near.start, near.end) ||
-      (!is_own && stack_leads_to(tracee->pid, maps, near.end, near.start, near.end)))
+      read_memory(tracee->pid, stack->start, before, size) != (ssize_t)size ||
+      stack_leads_to(tracee->pid, maps, rsp, &near) ||
+      (!is_own && stack_leads_to(tracee->pid, maps, near.end, &near)))
     return false;
   if (is_mark(before)) {
     memset(before, 0, sizeof(borrowed_mark));

@@ -2,15 +2,15 @@
 #ifndef CKPT_TRACEE_STACK_H
 #define CKPT_TRACEE_STACK_H
 
-#include "tracee/layout.h"
+#include "tracee/landmarks.h"
 #include "tracee/remote.h"
 
 /*
- * Does a word of the stack, from its pointer on (1 MiB at most), lead to start..end? Then a handler
- * may have interrupted its thread there, and returns to it. What cannot be read might.
+ * Does a word of the stack, from its pointer on (1 MiB at most), lead into the range? Then a
+ * handler may have interrupted its thread there, and returns to it. What cannot be read might.
  */
-bool stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp, uint64_t start,
-                    uint64_t end);
+bool stack_leads_to(pid_t pid, const struct proc_maps *maps, uint64_t rsp,
+                    const struct range *range);
 
 /* Do the stack's lowest bytes bear the mark of a tracer that has borrowed them? */
 bool stack_has_mark(pid_t pid, const struct range *stack);
